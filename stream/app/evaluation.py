@@ -64,8 +64,22 @@ def fit_to(stack: TaggingStack, results: Sequence[TaggedContent], annotated: Seq
 
 
 def content_of(item: Exemplar) -> Content:
-    """The content of an exemplar. Raises UserError for one without title and text."""
-    return made(Content, item.id, id=item.id, title=item.title, text=item.text)
+    """The content of an exemplar, which sees what that does. Raises UserError for one without title and text."""
+    return made(Content, item.id, id=item.id, title=item.title, text=item.text, scopes=item.scopes)
+
+
+async def in_force(stack: TaggingStack, annotated: Sequence[Exemplar]) -> list[Exemplar]:
+    """Contents with known tags as this memory's results name them: replaced tags as their successors. A content that
+    has no tag then is left out: it is not known which of several successors are right. Raises DependencyDown."""
+    standing, named = stack.graph.standing, {tag for item in annotated for tag in item.accepted}
+    # All at once: on a server each look-up is a round trip.
+    await standing.follow(stack.graph.numbers.of(sorted(named)))
+    found = []
+    for item in annotated:
+        accepted, _ = await standing.decisions(item.accepted, ())
+        if accepted or not item.accepted:
+            found.append(item.model_copy(update={"accepted": accepted}))
+    return found
 
 
 def pairs(

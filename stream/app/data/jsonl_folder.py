@@ -56,7 +56,13 @@ class JsonlFolder:
         for content in _events(self.folder / "content.jsonl", lambda line: parse(line.value, Content)):
             if content.id not in answers:
                 raise UserError(f"{path}: no answer for content {shorten(content.id)}")
-            yield Exemplar(id=content.id, title=content.title, text=content.text, accepted=answers[content.id])
+            yield Exemplar(
+                id=content.id,
+                title=content.title,
+                text=content.text,
+                accepted=answers[content.id],
+                scopes=content.scopes,
+            )
 
 
 def _events(path: Path, read: Callable[[files.Line], E]) -> Iterator[E]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagbus.stream.app import assemble
-from tagbus.stream.app.evaluation import content_of, fit, tag_all
+from tagbus.stream.app.evaluation import content_of, fit, in_force, tag_all
 from tagbus.stream.app.places import files, folders
 from tagbus.stream.calibrate import Calibration
 from tagbus.stream.config import Settings
@@ -64,6 +64,7 @@ async def compare(pair: Pair, file: Path) -> Report:
         shared = pair.fresh.memory.kind == "server"
         findings = [await (_shared_offsets(fresh) if shared else _offsets(pair))]
         await _require_unknown(old, annotated, file)
+        annotated = await in_force(old, annotated)
         findings.append(await _counts(fresh, old))
         findings.append(await _golden(fresh))
         calibration, refitted = await _refit(fresh, annotated)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tagbus.stream.app import assemble, console, filling
-from tagbus.stream.app.evaluation import fit_to, undecided
+from tagbus.stream.app.evaluation import fit_to, in_force, undecided
 from tagbus.stream.app.judge.report import Json, Wanted, draw, text
 from tagbus.stream.app.judge.report import report as reported
 from tagbus.stream.app.places import files
@@ -92,6 +92,7 @@ async def _calibrate(settings: Settings, given: Given, wanted: Wanted | None) ->
         await remember(stack, taxonomy, exemplified)
         if cache is not None:
             await filling.save_memories(cache, stack.memories)
+        annotated = await in_force(stack, annotated)
         results = await undecided(stack, annotated)
         fitted = fit_to(stack, results, annotated)
         if wanted is None:

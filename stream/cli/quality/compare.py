@@ -9,7 +9,7 @@ import typer
 
 from tagbus.stream.app import assemble, comparing, console
 from tagbus.stream.app.comparing import compared, counts_of
-from tagbus.stream.app.evaluation import K, content_of, tag_all
+from tagbus.stream.app.evaluation import K, content_of, in_force, tag_all
 from tagbus.stream.app.places import files
 from tagbus.stream.cli.tag import Cache, Exemplars, Tags, remember
 from tagbus.stream.config import Settings, load
@@ -58,8 +58,8 @@ def compare(
     )
     replaced = {tag.id: tag for tag in others}
     second = [replaced.pop(tag.id, tag) for tag in taxonomy] + list(replaced.values())
-    before = asyncio.run(_tagged(settings, cache, taxonomy, known, annotated))
-    after = asyncio.run(_tagged(settings, cache, second, [*known, *added], annotated))
+    before, annotated = asyncio.run(_tagged(settings, cache, taxonomy, known, annotated))
+    after, _ = asyncio.run(_tagged(settings, cache, second, [*known, *added], annotated))
     truth = {item.id: frozenset(item.accepted) for item in annotated}
     rows = compared(before, after, truth, counts_of(known))
     for line in comparing.lines(rows):
@@ -70,8 +70,11 @@ def compare(
 
 async def _tagged(
     settings: Settings, cache: Path | None, tags: list[Tag], exemplars: list[Exemplar], annotated: list[Exemplar]
-) -> list[TaggedContent]:
+) -> tuple[list[TaggedContent], list[Exemplar]]:
+    """The results, and the contents with their tags as results name them."""
     async with assemble.in_process(settings, cache) as stack:
         await remember(stack, tags, exemplars)
+        annotated = await in_force(stack, annotated)
         with console.bar("tagging", len(annotated)) as bar:
-            return await tag_all(stack.uncalibrated(), [content_of(item) for item in annotated], bar.advance)
+            contents = [content_of(item) for item in annotated]
+            return await tag_all(stack.uncalibrated(), contents, bar.advance), annotated
