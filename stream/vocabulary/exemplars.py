@@ -18,7 +18,7 @@ from tagbus.stream.contract.fields import LIST_ITEMS, Source
 from tagbus.stream.errors import shorten
 from tagbus.stream.vocabulary.corpus import Known
 from tagbus.stream.vocabulary.entry import SHOWN, Remarks, Wrong
-from tagbus.stream.vocabulary.risks import Risk, widens
+from tagbus.stream.vocabulary.risks import Found, Risk, widens
 from tagbus.stream.vocabulary.scratch import Scratch, Value
 
 # The limit of unknown tags counted separately; a corpus may have any number.
@@ -128,17 +128,14 @@ class Corpus:
 
     def risks(self) -> Iterator[Risk]:
         """Exemplars that contents would see which do not see them now: a corpus most likely lacks their scopes."""
-        count, ids = 0, list[str]()
+        found = Found("exemplar")
         for value, scopes in self._scratch.rows(f"SELECT value, scopes {_CHANGED} AND scopes <> ? ORDER BY key", ("",)):
             one = _parsed(value)
             # A decision of people without a text changes neither the content's text nor its scopes.
             is_shown = one.source == "machine" or bool(one.title or one.text)
             if is_shown and widens(_read(scopes), one.scopes):
-                count += 1
-                if len(ids) < SHOWN:
-                    ids.append(one.id)
-        if count:
-            yield Risk("show {} to contents that do not see them now", count, tuple(ids), "exemplar")
+                found.add(one.id)
+        yield from found.risk("show {} to contents that do not see them now")
 
     def _resolved(self, known: Known, remarks: Remarks) -> Exemplar | None:
         """The exemplar with labels resolved to ids; None if it has no decision."""

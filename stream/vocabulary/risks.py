@@ -1,7 +1,7 @@
 """Find changes of an import that are most likely those of a wrong or partial file: only --force publishes them."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from tagbus.stream.vocabulary.comparison import Comparison
@@ -39,6 +39,26 @@ class Risk:
         return f"{self.what.format(f'{self.count} {items}')} ({listed(self.ids, self.count)})"
 
 
+@dataclass(slots=True)
+class Found:
+    """Counts the items of a risk and keeps the first. `item`: what they are."""
+
+    item: str
+    count: int = 0
+    ids: list[str] = field(default_factory=list)
+
+    def add(self, item_id: str) -> None:
+        """Count one."""
+        self.count += 1
+        if len(self.ids) < SHOWN:
+            self.ids.append(item_id)
+
+    def risk(self, what: str) -> Iterator[Risk]:
+        """The risk, if there is any item."""
+        if self.count:
+            yield Risk(what, self.count, tuple(self.ids), self.item)
+
+
 def widens(old: Collection[str], new: Collection[str]) -> bool:
     """Whether contents see something of the new scopes that they do not see with the old ones."""
     return bool(old) and not (new and set(new) <= set(old))
@@ -46,16 +66,16 @@ def widens(old: Collection[str], new: Collection[str]) -> bool:
 
 def risks(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:
     """The risks of an import, one for each kind. `keep`: whether tags that the file does not name stay."""
-    count, ids = 0, list[str]()
+    shown, back = Found("tag"), Found("tag")
     for change in comparison.changes("changed"):
-        old = change.before.scopes if change.before else ()
-        new = change.after.scopes if change.after else ()
-        if widens(old, new):
-            count += 1
-            if len(ids) < SHOWN:
-                ids.append(change.id)
-    if count:
-        yield Risk("show {} to contents that do not see them now", count, tuple(ids))
+        if (old := change.before) is None or (new := change.after) is None:
+            continue
+        if widens(old.scopes, new.scopes):
+            shown.add(change.id)
+        if old.replaced_by:
+            back.add(change.id)
+    yield from shown.risk("show {} to contents that do not see them now")
+    yield from back.risk("bring back {} that others replace now")
     yield from _successors(comparison, keep=keep)
 
 

@@ -1,4 +1,4 @@
-"""What an import does only by force: tags that more contents see, and successors that lead nowhere."""
+"""What an import does only by force: tags that more contents see or that come back, successors that lead nowhere."""
 
 from collections.abc import Sequence
 
@@ -70,6 +70,14 @@ class TestSuccessors:
         circle = [gone("b", "a"), gone("a", "b")]
         (line,) = found(circle[:on_topic], circle[on_topic:])
         assert line == ("replace 1 tag in a circle ('a')" if on_topic else "replace 2 tags in a circle ('a', 'b')")
+
+    def test_one_that_comes_back_is_a_risk(self) -> None:
+        """A file that does not know of a merge, such as the vocabulary's next edition, would undo it."""
+        assert found([gone("a", "b"), self.B], [Tag(id="a", name="a"), self.B]) == [
+            "bring back 1 tag that others replace now ('a')"
+        ]
+        assert found([gone("a", "b"), self.B], [gone("a", "b").model_copy(update={"name": "new"}), self.B]) == []
+        assert found([gone("a", "b"), self.B], [self.B]) == []
 
     def test_what_the_topic_has_already_and_stays_is_none(self) -> None:
         tags = [gone("a", "none"), gone("b", "c"), gone("c", "b")]

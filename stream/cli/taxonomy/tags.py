@@ -53,7 +53,7 @@ def import_(
     """Make the topic `tags` match FILE: publish the tags that differ, and retire those that FILE does not name.
 
     Nothing is published unless every tag is right. --force is for an import that retires more than 10% of the tags,
-    shows tags to contents that do not see them now, or replaces tags by none that exists.
+    shows tags to contents that do not see them now, brings back replaced ones, or replaces tags by none that exists.
     Run an interrupted import again: it publishes the rest.
     """
     settings = load()
