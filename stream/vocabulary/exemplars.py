@@ -4,6 +4,7 @@ On disk, as for tags; of existing exemplars only hashes and scopes are kept.
 """
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ CREATE TABLE name (name TEXT, id TEXT, PRIMARY KEY (name, id)) WITHOUT ROWID;
 CREATE TABLE before (key TEXT PRIMARY KEY, digest BLOB, scopes TEXT) WITHOUT ROWID;
 CREATE TABLE after (key TEXT PRIMARY KEY, digest BLOB, value BLOB, place TEXT);
 """
+_NAMED: Final = "SELECT id FROM name WHERE name = ?"
 _CHANGED: Final = "FROM after LEFT JOIN before USING (key) WHERE before.digest IS NOT after.digest"
 
 
@@ -88,7 +90,7 @@ class Corpus:
         for tag in tags:
             self._scratch.execute("INSERT OR IGNORE INTO tag VALUES (?)", (tag.id,))
             for name in set() if tag.replaced_by else {tag.name, *tag.names.values()}:
-                self._scratch.execute("INSERT OR IGNORE INTO name VALUES (?, ?)", (name, tag.id))
+                self._scratch.execute("INSERT OR IGNORE INTO name VALUES (?, ?)", (_composed(name), tag.id))
 
     def load_before(self, exemplars: Iterable[tuple[str, Exemplar | None]]) -> None:
         """Load the existing exemplars: key and exemplar of each record, in order; None withdraws it."""
@@ -152,7 +154,7 @@ class Corpus:
 
     def _ids(self, labels: Iterable[str]) -> Iterator[str]:
         for label in labels:
-            found = [str(tag) for (tag,) in self._scratch.rows("SELECT id FROM name WHERE name = ?", (label,))]
+            found = [str(tag) for (tag,) in self._scratch.rows(_NAMED, (_composed(label),))]
             if len(found) == 1:
                 yield found[0]
             else:
@@ -175,6 +177,11 @@ class Corpus:
             (one.key, _digest(one), encode(one), place),
         )
         return None
+
+
+def _composed(label: str) -> str:
+    """A label with composed letters (NFC), which look the same as decomposed ones."""
+    return unicodedata.normalize("NFC", label)
 
 
 def _conflict(first: Exemplar, place: str, second: Exemplar) -> str | None:

@@ -88,6 +88,15 @@ def test_labels_mean_the_tags_that_alone_have_them() -> None:
         assert str(corpus.unknown) == "tags that are not in force: 2, by their uses: 'bees' (1), 'wasps' (1)"
 
 
+def test_a_label_is_the_same_in_each_unicode_form() -> None:
+    """Decomposed letters, as in files from macOS, look the same as composed ones."""
+    with Corpus("people") as corpus:
+        corpus.load_tags([Tag(id="a", name="Caf\u00e9"), Tag(id="b", name="Gro\u0308\u00dfe")])
+        contents = [known("1", labels=["Cafe\u0301"]), known("2", labels=["Gr\u00f6\u00dfe"])]
+        corpus.load_after(iter(contents), lambda _: None, Remarks())
+        assert [one.accepted for one in corpus.changes()] == [("a",), ("b",)]
+
+
 def test_unknown_ids_are_counted_and_kept() -> None:
     with Corpus("people") as corpus:
         read(corpus, known("1", "z", "a"), known("2", "z"))

@@ -1,5 +1,6 @@
 """Tags and changes of tags as lines for people."""
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 
 from tagbus.stream.app.console import printable
@@ -54,9 +55,14 @@ def tag(comparison: Comparison, one: Tag, position: str) -> str:
 
 
 def is_called(one: Tag, what: str) -> bool:
-    """Whether a tag has this id, name or alias, in any language; names are compared case-insensitively."""
-    wanted = what.casefold()
-    return one.id == what or any(name.casefold() == wanted for name in (one.name, *one.names.values(), *one.aliases))
+    """Whether a tag has this id, name or alias, in any language; names are compared by what they look like, in either
+    case."""
+    wanted = _folded(what)
+    return one.id == what or any(_folded(name) == wanted for name in (one.name, *one.names.values(), *one.aliases))
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _named(one: Tag) -> str:

@@ -309,7 +309,7 @@ class TestShow:
             Tag(id="t2", name="insects"),
         ]
         assert topic("import", write(tmp_path / "t.jsonl", found)).code == 0
-        for what in ("t1", "Bees", "honeybees", "MEHILÄISET"):
+        for what in ("t1", "Bees", "honeybees", "MEHILÄISET", "mehila\u0308iset"):
             lines = topic("show", what).lines
             assert lines[:-1] == [
                 "id         t1",
