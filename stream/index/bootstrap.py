@@ -18,6 +18,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.errors import MemoryLost, Retryable
 from tagbus.stream.index.apply import Kept, MemoryRecord, Read
 from tagbus.stream.index.guard import Guard, held
+from tagbus.stream.index.newest import Newest
 from tagbus.stream.kafka.follower import TopicFollower
 from tagbus.stream.kafka.message import Partition, offset_of, partition_of, record_of
 from tagbus.stream.kafka.reader import Chunk, Gap, Positions, Start, TopicReader
@@ -95,6 +96,8 @@ class Follower:
         self._before = 0
         # During a full read: the tombstones of tags, which are applied at its end.
         self._retired: dict[bytes, MemoryRecord] = {}
+        # Until the gate opens: whatever comes then is newer.
+        self._newest = Newest()
         self.ready = asyncio.Event()
 
     @property
@@ -162,6 +165,7 @@ class Follower:
         if self._resume is None:
             await self._waited(self._sweep)
         self._kept, self._retired = self._projection.empty(), {}
+        self._newest.forget()
         if self._progress is not None:
             # No reader may see the open gate before the applied records.
             await self._waited(partial(self._progress, self._report(swept=True)))
@@ -181,6 +185,8 @@ class Follower:
     async def _apply(self, chunk: Chunk) -> None:
         """Apply one chunk; positions advance only once all of it is in memory."""
         records = [self._record(message) for message in chunk.messages]
+        if not self.ready.is_set():
+            records = self._newest.among(records)
         if records:
             whole = self._resume is not None or self.ready.is_set()
             # Applying records again is harmless; skipping them would lose tags.

@@ -11,16 +11,17 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions
 
-from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.errors import MemoryLost, UserError
 from tagbus.stream.index.apply import Projection
-from tagbus.stream.index.bootstrap import Follower
+from tagbus.stream.index.bootstrap import CHUNK, Follower
 from tagbus.stream.local.apache import ApacheKafka
+from tagbus.stream.local.mock import MockCluster
 from tagbus.stream.memory import Memory, memory_of
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tests.conftest import Broker
-from tests.index.parts import Failing, Watched, at, embedded_memory, memory, record, running
+from tests.index.parts import Failing, Quick, Watched, at, embedded_memory, memory, record, running
 from tests.support import Layout, create_topics, produce, unique
 
 Topics = Callable[[Mapping[str, Layout]], dict[str, str]]
@@ -248,6 +249,30 @@ async def test_partitions_that_a_memory_topic_gets_later_are_read_too(
                 await asyncio.sleep(0.02)
 
         assert follower.taxonomy().keys() == {"0", "1", "2"}
+
+
+@pytest.mark.parametrize("old", [0, 1])
+async def test_of_a_key_that_moved_to_another_partition_the_newer_record_counts(
+    mock_kafka: MockCluster, old: int
+) -> None:
+    """Given a renamed and a retired tag whose older records, in another partition, are read in a later chunk."""
+    for name in ("tags", "exemplars"):
+        mock_kafka.topic(name, 2)
+
+    def put(partition: int, milliseconds: int, *records: Record) -> None:
+        given = [(one.key, one.value, []) for one in records]
+        produce(mock_kafka.address, "tags", given, partition, milliseconds)
+
+    before = [encode_record(one) for one in (*tags(2 * CHUNK), Tag(id="a", name="old name"), Tag(id="b", name="b"))]
+    put(old, 1_000, *before)
+    put(1 - old, 2_000, encode_record(Tag(id="a", name="new name")), Record(b"b", None))
+    own = memory()
+    settings = at(mock_kafka.address, {"tags": "tags", "exemplars": "exemplars"})
+    async with running(Follower(settings, Projection(Quick(), own))) as follower:
+        await opened(follower)
+        found = await own.tags.fetch(["a", "b"])
+    assert {key: payload["name"] for key, payload in found.items()} == {"a": "new name"}
+    assert await own.tags.count() == 2 * CHUNK + 1
 
 
 async def test_a_broker_that_is_away_for_a_while_does_not_end_the_following(

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tagbus.stream.contract.codec import Record
+from tagbus.stream.contract.codec import Record, encode_record
 from tagbus.stream.contract.events import Tag
 from tagbus.stream.errors import DependencyDown
 from tagbus.stream.kafka.writer import TopicWriter
 from tagbus.stream.local.mock import MockCluster
 from tests.cli.harness import Answer, Cli, process, write
-from tests.support import consume_all
+from tests.support import consume_all, produce
 from tests.vocabulary.reading import HEAD
 
 TAGS = [Tag(id=f"http://example.org/{letter}", name=f"tag {letter}") for letter in "abcdefghijklmnopqrst"]
@@ -322,6 +322,19 @@ class TestShow:
             assert lines[-1].startswith("record     tags:")
         assert "narrower  t1  bees" in topic("show", "t2").lines
         assert Tag.model_validate_json(topic("show", "t1", "--as", "json").out) == found[0]
+
+    @pytest.mark.parametrize("old", [0, 1])
+    def test_of_a_key_that_moved_to_another_partition_the_newer_record_counts(self, topic: Topic, old: int) -> None:
+        """A key is in two partitions once the topic got more of them."""
+
+        def put(partition: int, milliseconds: int, name: str, *more: Tag) -> None:
+            records = [encode_record(one) for one in (*more, Tag(id="t", name=name))]
+            given = [(one.key, one.value, []) for one in records]
+            produce(topic.address, "tags", given, partition, milliseconds)
+
+        put(old, 1_000, "old name", *(Tag(id=f"t{number}", name="x") for number in range(1_000)))
+        put(1 - old, 2_000, "new name")
+        assert "name    new name" in topic("show", "t").lines
 
     def test_one_that_is_retired_or_never_was_is_an_error(self, filled: Topic) -> None:
         assert filled("show", "none").one_line() == "tagbus: tags has no tag in force with the id or name 'none'"
