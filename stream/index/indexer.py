@@ -6,7 +6,7 @@ The applied offsets are recorded in the stores themselves (`memory/shared.py`).
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from tagbus.stream.config import Settings
 from tagbus.stream.index.apply import Projection
 from tagbus.stream.index.bootstrap import Follower, Offsets, Report
 from tagbus.stream.index.guard import held
+from tagbus.stream.index.snapshot import origin
 from tagbus.stream.index.topics import Marks, MemoryTopics
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
@@ -38,13 +39,13 @@ async def indexer(settings: Settings, projection: Projection, memories: Sequence
     """A follower of the memory topics that writes these shared memories, which `projection` fills.
 
     It resumes from the offsets in the stores, unless one of them was lost, was never completed, is older than the
-    retention of tombstones, or has offsets that the topics do not have. Then it reads everything again and removes
+    retention of tombstones, or is of topics that were created again. Then it reads everything again and removes
     points without a record; unchanged texts are not encoded again. Waits for a server that is down. Raises
     ReleaseMismatch for stores of another release or owner, and as MemoryTopics does.
     """
     with MemoryTopics(settings) as topics:
         owner, marks = await asyncio.to_thread(lambda: (topics.owner(), topics.marks()))
-    writer = _Writer(settings, [store for memory in memories for store in shared_stores(memory).items()], owner)
+    writer = await _writer(settings, memories, owner)
     resume = await writer.begin(marks)
     return Follower(settings, projection, resume, writer.report)
 
@@ -59,21 +60,30 @@ async def rebuilder(
     """
     with MemoryTopics(settings) as topics:
         owner = await asyncio.to_thread(topics.owner)
-    writer = _Writer(settings, [store for memory in memories for store in shared_stores(memory).items()], owner)
+    writer = await _writer(settings, memories, owner)
     await writer.rebuild()
     if not encoded:
         await writer.copy()
     return Follower(settings, projection, None, writer.report)
 
 
+async def _writer(settings: Settings, memories: Sequence[Memory], owner: str) -> "_Writer":
+    ids = (await asyncio.to_thread(origin, settings)).topics
+    return _Writer(settings, [store for memory in memories for store in shared_stores(memory).items()], owner, ids)
+
+
 class _Writer:
     """The states of all stores that one indexer writes."""
 
-    def __init__(self, settings: Settings, stores: Sequence[tuple[str, SharedStore]], owner: str) -> None:
+    def __init__(
+        self, settings: Settings, stores: Sequence[tuple[str, SharedStore]], owner: str, ids: Mapping[str, str]
+    ) -> None:
+        """`ids`: of the topics, as they were before the reading began; empty if the broker has none."""
         self._settings = settings
         self._stores = [store for _, store in stores]
         self._topics = [KINDS[kind].topic(settings.topics) for kind, _ in stores]
         self._owner = owner
+        self._ids = ids
         self._states: list[BuildState] = []
         # The time of the last purge of traces of retired points, Unix seconds.
         self._forgot = 0.0
@@ -85,7 +95,7 @@ class _Writer:
             for store, topic in zip(self._stores, self._topics, strict=True)
         ]
         fits = [
-            state.topic == topic and _within(state, marks)
+            state.topic == topic and self._is_of_now(state) and _within(state, marks)
             for state, topic in zip(self._states, self._topics, strict=True)
         ]
         unusable = map(self._unusable, self._states, fits)
@@ -130,7 +140,15 @@ class _Writer:
             renewed = report.at_end and now - state.current > CURRENT_SECONDS
             current = now if renewed or complete > state.complete else state.current
             await self._record(
-                number, state.model_copy(update={"offsets": offsets, "complete": complete, "current": current})
+                number,
+                state.model_copy(
+                    update={
+                        "offsets": offsets,
+                        "complete": complete,
+                        "current": current,
+                        "topic_id": self._ids.get(state.topic, ""),
+                    }
+                ),
             )
         if report.swept and now - self._forgot > FORGET_SECONDS:
             await self._forget(now)
@@ -158,6 +176,11 @@ class _Writer:
 
     async def _asked(self, call: Callable[[], Awaitable[T]]) -> T:
         return await until_answered(call, self._settings.retry, "index")
+
+    def _is_of_now(self, state: BuildState) -> bool:
+        """Whether a state's topic was not created again since: its offsets may be in range by chance."""
+        now = self._ids.get(state.topic, "")
+        return not state.topic_id or not now or state.topic_id == now
 
     def _unusable(self, state: BuildState, fits: bool) -> str | None:  # noqa: FBT001 - one of the findings
         """Why a store cannot resume from its offsets; `fits`: whether its topic has them."""

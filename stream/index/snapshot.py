@@ -68,7 +68,7 @@ class Origin(BaseModel):
             if (found := now.topics.get(topic)) is None:
                 return f"it holds topic {shorten(topic)}, which is not there"
             if one and found and one != found:
-                return f"topic {topic} was created again: its id is {shorten(found)}, the snapshot has {shorten(one)}"
+                return f"topic {topic} was created again: its id is {shorten(found)}, it was {shorten(one)}"
         return ""
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +35,8 @@ class KindStatus(BaseModel):
 async def of_shared(settings: Settings, memory: Memory) -> list[KindStatus]:
     """The stores on a server. Raises as MemoryTopics and the stores do."""
     owner, marks = await asyncio.to_thread(_topics, settings)
-    return [await _of_store(kind, store, owner, marks) for kind, store in shared_stores(memory).items()]
+    now = await asyncio.to_thread(snapshot.origin, settings)
+    return [await _of_store(kind, store, _Now(owner, marks, now)) for kind, store in shared_stores(memory).items()]
 
 
 async def of_local(memory: Memory, folder: Path) -> list[KindStatus]:
@@ -72,7 +74,16 @@ async def of_snapshot(settings: Settings, folder: Path) -> list[KindStatus]:
     return statuses
 
 
-async def _of_store(kind: str, store: SharedStore, owner: str, marks: Marks) -> KindStatus:
+@dataclass(frozen=True, slots=True)
+class _Now:
+    """The topics as they are."""
+
+    owner: str
+    marks: Marks
+    origin: snapshot.Origin
+
+
+async def _of_store(kind: str, store: SharedStore, now: _Now) -> KindStatus:
     state = await store.state()
     if state is None:
         return KindStatus(kind=kind, place="missing", points=0, complete=False)
@@ -82,17 +93,19 @@ async def _of_store(kind: str, store: SharedStore, owner: str, marks: Marks) -> 
         place=state.build,
         points=await store.count(),
         complete=state.complete,
-        behind=_behind(state.topic, offsets, marks),
+        behind=_behind(state.topic, offsets, now.marks),
         age_seconds=max(0.0, time.time() - state.current) if state.current else None,
         differences=tuple(await store.differences()),
-        problem=_problem(state, owner, offsets, marks),
+        problem=_problem(state, offsets, now),
     )
 
 
-def _problem(state: BuildState, owner: str, offsets: Mapping[int, int], marks: Marks) -> str:
-    if state.owner != owner:
-        return f"it belongs to {state.owner}, this is {owner}"
-    return beyond({(state.topic, number): at for number, at in offsets.items()}, marks)
+def _problem(state: BuildState, offsets: Mapping[int, int], now: _Now) -> str:
+    if state.owner != now.owner:
+        return f"it belongs to {state.owner}, this is {now.owner}"
+    of = snapshot.Origin(cluster=now.origin.cluster, topics={state.topic: state.topic_id} if state.topic_id else {})
+    positions = {(state.topic, number): at for number, at in offsets.items()}
+    return beyond(positions, now.marks) or of.difference(now.origin)
 
 
 def _behind(topic: str, offsets: Mapping[int, int], marks: Marks) -> int:

@@ -22,6 +22,7 @@ class BuildState(BaseModel):
     dimension: int
     build: str = Field(description="of this filling from the first record on; another one after each loss")
     topic: str
+    topic_id: str = Field(default="", description="the cluster's id of it: another one if it is created again")
     offsets: Mapping[str, int] = Field(default={}, description="the next offset of each partition of the topic")
     complete: bool = Field(default=False, description="read to the end once, and retired points removed")
     current: float = Field(default=0.0, description="when everything on the topic was applied last, Unix seconds")

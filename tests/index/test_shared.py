@@ -213,9 +213,11 @@ async def test_a_store_that_went_back_to_an_older_volume_is_brought_up_to_date(
     assert await (await opened(qdrant)).tags.count() == 15
 
 
+@pytest.mark.parametrize("count", [3, 80])
 async def test_a_memory_of_topics_that_were_recreated_is_built_anew_beside_the_old_one(
-    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient
+    kafka: Broker, topics: Topics, qdrant: AsyncQdrantClient, count: int
 ) -> None:
+    """Given a memory of 50 tags, and a new topic that has fewer records, or includes the offsets of the old one."""
     names = topics(LAYOUT)
     settings = settings_at(kafka, names)
     publish(kafka, settings.topics.tags, 50)
@@ -225,14 +227,15 @@ async def test_a_memory_of_topics_that_were_recreated_is_built_anew_beside_the_o
     for future in admin.delete_topics([names["tags"]]).values():
         future.result(SECONDS)
     create_topics(kafka.address, {names["tags"]: 2})
-    publish(kafka, settings.topics.tags, 3)
+    publish(kafka, settings.topics.tags, count, first=100)
+    expected = "built from another topic" if count < 50 else "offsets left to apply"
 
     async with watching(settings, qdrant) as (shared, _):
-        await until(lambda: "built from another topic" in shared.problem())
+        await until(lambda: expected in shared.problem())
         assert not shared.ready.is_set()
         async with written(settings, qdrant):
             await shared.ready.wait()
-            assert await (await opened(qdrant)).tags.keys() == {"t0", "t1", "t2"}
+            assert await (await opened(qdrant)).tags.keys() == {f"t{n}" for n in range(100, 100 + count)}
 
 
 async def test_a_filling_that_was_interrupted_under_another_name_of_a_topic_is_begun_anew(

@@ -140,7 +140,7 @@ async def test_offsets_of_other_topics_are_of_no_use(tmp_path: Path) -> None:
         (Origin(cluster="c2", topics=ORIGIN.topics), "it is of cluster 'c1', this is 'c2'"),
         (
             Origin(cluster="c1", topics={**ORIGIN.topics, "tags": "a2"}),
-            "topic tags was created again: its id is 'a2', the snapshot has 'a1'",
+            "topic tags was created again: its id is 'a2', it was 'a1'",
         ),
         (Origin(cluster="c1", topics={"tags": "a1"}), "it holds topic 'exemplars', which is not there"),
     ],
