@@ -28,11 +28,14 @@ UNKNOWN: Final = 100_000
 _SCHEMA: Final = """
 CREATE TABLE tag (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE name (name TEXT, id TEXT, PRIMARY KEY (name, id)) WITHOUT ROWID;
-CREATE TABLE before (key TEXT PRIMARY KEY, digest BLOB, scopes TEXT) WITHOUT ROWID;
-CREATE TABLE after (key TEXT PRIMARY KEY, digest BLOB, value BLOB, place TEXT);
+CREATE TABLE before (key TEXT PRIMARY KEY, digest BLOB, decided BLOB, scopes TEXT) WITHOUT ROWID;
+CREATE TABLE after (key TEXT PRIMARY KEY, digest BLOB, value BLOB, place TEXT, bare INTEGER);
 """
 _NAMED: Final = "SELECT id FROM name WHERE name = ?"
-_CHANGED: Final = "FROM after LEFT JOIN before USING (key) WHERE before.digest IS NOT after.digest"
+_CHANGED: Final = (
+    "FROM after LEFT JOIN before USING (key)"
+    " WHERE CASE WHEN after.bare THEN before.decided ELSE before.digest END IS NOT after.digest"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ class Corpus:
     def load_before(self, exemplars: Iterable[tuple[str, Exemplar | None]]) -> None:
         """Load the existing exemplars: key and exemplar of each record, in order; None withdraws it."""
         self._scratch.fill(
-            "INSERT OR REPLACE INTO before VALUES (?, ?, ?)",
-            ((key, *((None, None) if one is None else (_digest(one), _written(one.scopes)))) for key, one in exemplars),
+            "INSERT OR REPLACE INTO before VALUES (?, ?, ?, ?)",
+            ((key, *((None, None, None) if one is None else _kept(one))) for key, one in exemplars),
         )
         self._scratch.execute("DELETE FROM before WHERE digest IS NULL")
 
@@ -133,9 +136,7 @@ class Corpus:
         found = Found("exemplar")
         for value, scopes in self._scratch.rows(f"SELECT value, scopes {_CHANGED} AND scopes <> ? ORDER BY key", ("",)):
             one = _parsed(value)
-            # A decision of people without a text changes neither the content's text nor its scopes.
-            is_shown = one.source == "machine" or bool(one.title or one.text)
-            if is_shown and widens(_read(scopes), one.scopes):
+            if not _is_bare(one) and widens(_read(scopes), one.scopes):
                 found.add(one.id)
         yield from found.risk("show {} to contents that do not see them now")
 
@@ -172,9 +173,9 @@ class Corpus:
             if len(tags) > LIST_ITEMS:
                 return Wrong(place, f"{verdict}: {len(tags)} tags is wrong, expected at most {LIST_ITEMS}")
         self._scratch.execute(
-            "INSERT INTO after VALUES (?, ?, ?, ?) ON CONFLICT (key)"
+            "INSERT INTO after VALUES (?, ?, ?, ?, ?) ON CONFLICT (key)"
             " DO UPDATE SET digest = excluded.digest, value = excluded.value",
-            (one.key, _digest(one), encode(one), place),
+            (one.key, _digest(_decided(one) if _is_bare(one) else one), encode(one), place, _is_bare(one)),
         )
         return None
 
@@ -202,6 +203,19 @@ def _joined(first: Exemplar, second: Exemplar) -> Exemplar:
     rejected = tuple(dict.fromkeys((*first.rejected, *second.rejected)))
     times = [one.time for one in (first, second) if one.time is not None]
     return second.model_copy(update={"accepted": accepted, "rejected": rejected, "time": max(times, default=None)})
+
+
+def _is_bare(one: Exemplar) -> bool:
+    """Whether it is a decision of people without a text: the content keeps the text and the scopes that it has."""
+    return one.source == "people" and not (one.title or one.text)
+
+
+def _decided(one: Exemplar) -> Exemplar:
+    return one.model_copy(update={"title": "", "text": "", "scopes": ()})
+
+
+def _kept(one: Exemplar) -> tuple[bytes, bytes, str]:
+    return _digest(one), _digest(_decided(one)), _written(one.scopes)
 
 
 def _written(scopes: Sequence[str]) -> str:

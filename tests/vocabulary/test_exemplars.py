@@ -36,6 +36,24 @@ def test_only_new_or_changed_decisions_are_published() -> None:
         assert [one.id for one in corpus.changes()] == ["2", "3"]
 
 
+def test_a_decision_without_a_text_is_a_change_only_where_its_tags_differ() -> None:
+    """The joiner keeps the text and the scopes that it has, so the same table again publishes nothing."""
+    there = [Exemplar(id=name, text="x", accepted=("a", "b"), scopes=("s",)) for name in "12"]
+    with Corpus("people") as corpus:
+        assert read(corpus, known("1", "b", "a", text=""), known("2", "a", text=""), known("3", "a", text="")) == (
+            [],
+            [],
+        )
+        corpus.load_before([(one.key, one) for one in there])
+        assert [one.id for one in corpus.changes()] == ["2", "3"]
+        assert corpus.counts() == Counts(added=1, changed=1, unchanged=1)
+    with Corpus("machine") as corpus:
+        read(corpus, known("1", "a", "b", text=""))
+        old = there[0].model_copy(update={"source": "machine"})
+        corpus.load_before([(old.key, old)])
+        assert corpus.counts() == Counts(added=0, changed=1, unchanged=0)
+
+
 def test_the_source_is_said() -> None:
     with Corpus("machine") as corpus:
         read(corpus, known("1", "a"))
