@@ -159,7 +159,7 @@ async def _status(settings: Settings) -> list[status.KindStatus]:
                 f"TAGBUS_MEMORY__KIND={settings.memory.kind}: each worker fills its own memory when it starts, and "
                 "TAGBUS_RELEASES__FOLDER, the folder for copies of it, is not set"
             )
-        return await status.of_snapshot(settings, place)
+        return await status.of_snapshot(settings, place, release)
     _require(settings, "server", "embedded")
     async with _opened(settings) as opened:
         if settings.memory.path is not None and settings.memory.kind == "embedded":

@@ -9,8 +9,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from tagbus.stream.config import Settings
+from tagbus.stream.encoder.release import Release
+from tagbus.stream.errors import TagbusError
 from tagbus.stream.index import snapshot
 from tagbus.stream.index.topics import Marks, MemoryTopics, beyond
+from tagbus.stream.memory import saved
 from tagbus.stream.memory.checks import Description
 from tagbus.stream.memory.kinds import KINDS
 from tagbus.stream.memory.shared import BuildState, SharedStore, shared_stores
@@ -47,31 +50,40 @@ async def of_local(memory: Memory, folder: Path) -> list[KindStatus]:
     ]
 
 
-async def of_snapshot(settings: Settings, folder: Path) -> list[KindStatus]:
-    """The snapshot in a release's folder; empty if there is none. Raises UserError for one that is damaged."""
+async def of_snapshot(settings: Settings, folder: Path, release: Release) -> list[KindStatus]:
+    """The snapshot in a release's folder; empty if there is none."""
     found = snapshot.current(folder)
     if found is None:
         return []
     _, marks = await asyncio.to_thread(_topics, settings)
-    wrong = found.origin.difference(await asyncio.to_thread(snapshot.origin, settings))
+    now = await asyncio.to_thread(snapshot.origin, settings)
+    wrong = found.origin.difference(now) or beyond(found.offsets, marks)
     statuses = []
     for name, kind in KINDS.items():
         place = folder / found.folder / name
-        if place.exists():
-            topic = kind.topic(settings.topics)
-            offsets = {number: at for (of, number), at in found.offsets.items() if of == topic}
-            statuses.append(
-                KindStatus(
-                    kind=name,
-                    place=str(place),
-                    points=Description.read(place).count or 0,
-                    complete=True,
-                    problem=wrong,
-                    behind=_behind(topic, offsets, marks),
-                    age_seconds=max(0.0, time.time() - found.time),
-                )
+        topic = kind.topic(settings.topics)
+        points, damage = await asyncio.to_thread(_points, place, release)
+        statuses.append(
+            KindStatus(
+                kind=name,
+                place=str(place),
+                points=points,
+                complete=not damage,
+                problem=wrong or damage,
+                behind=_behind(topic, {number: at for (of, number), at in found.offsets.items() if of == topic}, marks),
+                age_seconds=max(0.0, time.time() - found.time),
             )
+        )
     return statuses
+
+
+def _points(folder: Path, release: Release) -> tuple[int, str]:
+    """The number of a saved store's points, and why it cannot be used, as far as the first points tell."""
+    try:
+        next(saved.read(folder, release.name, release.dimension), None)
+        return Description.read(folder).count or 0, ""
+    except TagbusError as error:
+        return 0, str(error)
 
 
 @dataclass(frozen=True, slots=True)

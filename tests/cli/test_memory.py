@@ -151,6 +151,34 @@ def test_a_copy_of_other_topics_is_said(tagbus: Cli, mock_kafka: MockCluster, tm
     assert json.loads(answer.lines[0])["problem"].startswith("it is of cluster")
 
 
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("tags/points.jsonl", "workers do not use the memory of tags: the store in "),
+        ("exemplars", "workers do not use the memory of exemplars: "),
+        ("position", "workers do not use the memory of tags: it was built from another topic tags: up to tags:0:999,"),
+    ],
+)
+def test_a_copy_that_cannot_be_used_is_said(
+    tagbus: Cli, mock_kafka: MockCluster, tmp_path: Path, what: str, said: str
+) -> None:
+    for name in ("tags", "exemplars", "knowledge"):
+        mock_kafka.topic(name, 1)
+    given = {"RELEASES__FOLDER": str(tmp_path), "MEMORY__KIND": "exact", "KAFKA__BROKERS": mock_kafka.address}
+    assert tagbus("memory", "snapshot", settings=given).code == 0
+    file = tmp_path / RELEASE.name / "memory" / "current.json"
+    current = json.loads(file.read_text())
+    if what == "position":
+        positions = [{**one, "offset": 999} if one["topic"] == "tags" else one for one in current["positions"]]
+        file.write_text(json.dumps({**current, "positions": positions}))
+    else:
+        place = file.parent / current["folder"] / what
+        place.rename(place.with_name("elsewhere"))
+    answer = tagbus("memory", "status", settings=given)
+    assert answer.code == 3
+    assert said in answer.err.splitlines()[-1]
+
+
 class TestOfAnotherInstallation:
     """A memory on a server that was built from other topics than those of the settings."""
 
