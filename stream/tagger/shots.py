@@ -29,12 +29,20 @@ class Shots:
         if not wanted:
             return [()] * len(works)
         found = await self._exemplars.fetch(wanted)
-        tags = {tag for one in found.values() for field in ("accepted", "rejected") for tag in texts(one, field)}
+        said = {key: await self._decided(payload) for key, payload in found.items()}
+        tags = {tag for decided in said.values() for some in decided for tag in some}
         names = names_by_content(await self._graph.facts(tags), len(works), [work.scopes for work in works])
         return [
-            tuple(_shot(found[key], named) for key in own if key in found and sees(work.scopes, found[key]))
+            tuple(_shot(found[key], *said[key], named) for key in own if key in found and sees(work.scopes, found[key]))
             for work, own, named in zip(works, keys, names, strict=True)
         ]
+
+    async def _decided(self, payload: Payload) -> tuple[Sequence[str], Sequence[str]]:
+        """The accepted and the rejected tags of an exemplar, replaced ones as their successors."""
+        before = texts(payload, "rejected")
+        accepted, rejected = await self._graph.standing.decisions(texts(payload, "accepted"), before)
+        # In one order: the same prompt has the same prefix.
+        return accepted, [*(tag for tag in before if tag in rejected), *sorted(rejected.difference(before))]
 
     def _nearest(self, work: Work) -> list[str]:
         seen = seen_by(work)
@@ -42,9 +50,7 @@ class Shots:
         return [str(seen.near.keys[place]) for place in order.tolist()]
 
 
-def _shot(payload: Payload, names: Mapping[str, str]) -> Shot:
+def _shot(payload: Payload, accepted: Sequence[str], rejected: Sequence[str], names: Mapping[str, str]) -> Shot:
     """Leaves out retired tags, and those that the content may not see."""
-    accepted, rejected = (
-        tuple(names[tag] for tag in texts(payload, field) if tag in names) for field in ("accepted", "rejected")
-    )
-    return Shot(str(payload.get("title", "")), str(payload.get("text", "")), accepted, rejected)
+    said = (tuple(names[tag] for tag in tags if tag in names) for tags in (accepted, rejected))
+    return Shot(str(payload.get("title", "")), str(payload.get("text", "")), *said)

@@ -21,6 +21,10 @@ from tagbus.stream.llm.base import Backend
 
 WORDS = ("bees", "honey", "hives", "pollen", "wax", "queens")
 TAGS = [Tag(id=word, name=word, description=f"about {word}") for word in WORDS]
+GONE = [
+    Tag(id="nectar", name="nectar", replaced_by=("honey",)),
+    Tag(id="combs", name="combs", replaced_by=("wax", "hives")),
+]
 SECRET = Tag(id="secret", name="secret hives", scopes=("other",))
 BEFORE = ("prepare", "encode", "recall", "rank", "knowledge")
 CLOSING = ("select", "calibrate")
@@ -76,7 +80,7 @@ async def filled(settings: Settings, exemplars: Sequence[Exemplar] = ()) -> Asyn
     """A tagger in this process, with the tags in its memory."""
     async with assemble.in_process(settings) as stack:
         knowledge = [Knowledge(id="k", kind="definition", title="Hives", text="Bees, honey and hives.")]
-        events = {"tags": [*TAGS, SECRET], "exemplars": exemplars, "knowledge": knowledge}
+        events = {"tags": [*TAGS, *GONE, SECRET], "exemplars": exemplars, "knowledge": knowledge}
         await filling.fill(stack.projection(), events, lambda _: None)
         yield stack
 

@@ -60,6 +60,20 @@ async def test_it_is_asked_about_the_best_candidates_with_what_memory_has_for_th
     assert asked.language == "en"
 
 
+async def test_what_was_decided_on_a_replaced_tag_is_shown_as_decided_on_its_successors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A merge would otherwise leave exemplars in the prompt that people gave no tag."""
+    judge = Told(lambda *_: 0.5)
+    exemplars = [
+        Exemplar(id="merged", title="bees, honey and hives", accepted=("nectar", "bees"), rejected=("queens", "combs"))
+    ]
+    async with opened(judge, monkeypatch, exemplars) as stack:
+        await tagged(stack)
+    (asked,) = judge.asked
+    assert asked.shots == (Shot("bees, honey and hives", "", ("bees", "honey"), ("queens", "hives", "wax")),)
+
+
 @pytest.mark.parametrize(("language", "name"), [("fi", "mehiläiset"), ("en", "bees"), (None, "bees")])
 async def test_a_tag_is_named_in_the_language_of_the_content(
     language: str | None, name: str, monkeypatch: pytest.MonkeyPatch
