@@ -208,6 +208,19 @@ def test_a_prompt_shows_nothing_that_not_all_who_see_the_tag_may_see() -> None:
     }
 
 
+def test_exemplars_of_a_replaced_tag_count_for_its_successor() -> None:
+    """A tag that others were merged into has their exemplars: nothing is written, and paid, for it."""
+    tags = [
+        Tag(id="new", name="New"),
+        Tag(id="old", name="Old", replaced_by=("new",)),
+        Tag(id="split", name="Split", replaced_by=("new", "other")),
+        Tag(id="other", name="Other"),
+    ]
+    found = known(exemplar(1, "old"), exemplar(2, "old", "split"), tags=tags)
+    assert found.counts == {"new": 2}
+    assert [(one.tag.id, len(one.subject.samples)) for one in found.few(3, None)] == [("other", 2), ("new", 2)]
+
+
 def test_a_prompt_names_no_broader_tag_that_not_all_who_see_the_tag_may_see() -> None:
     above = [Tag(id="open", name="Open"), Tag(id="a", name="A", scopes=("a",)), Tag(id="b", name="B", scopes=("b",))]
     parents = tuple(one.id for one in above)

@@ -1,6 +1,6 @@
 """A corpus: tags, and contents whose tags are known, split for training, validation and test."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -36,16 +36,11 @@ class WithSuccessors:
 
     def exemplars(self, split: Split) -> Iterator[Exemplar]:
         """The contents that have a tag; decisions on a tag that was split count for none of its successors."""
-        tags = self.corpus.tags()
-        replaced = {tag.id: tag.replaced_by for tag in tags if tag.replaced_by}
-        known = {tag.id for tag in tags}
-        heirs = {tag_id: only(ends_of(tag_id, replaced, known.__contains__)[0]) for tag_id in replaced}
+        heirs = heirs_of(self.corpus.tags())
         for item in self.corpus.exemplars(split):
             if heirs.keys().isdisjoint(item.accepted):
                 yield item
-                continue
-            accepted = dict.fromkeys(heirs.get(tag_id, tag_id) for tag_id in item.accepted)
-            if kept := tuple(tag_id for tag_id in accepted if tag_id is not None):
+            elif kept := followed(item.accepted, heirs):
                 yield item.model_copy(update={"accepted": kept})
 
 
@@ -57,3 +52,17 @@ def each_once(path: Path, tags: Iterable[Tag]) -> list[Tag]:
             raise UserError(f"{path}: tag {shorten(tag.id)} comes twice; ids must be unique")
         found[tag.id] = tag
     return list(found.values())
+
+
+def heirs_of(tags: Iterable[Tag]) -> dict[str, str | None]:
+    """The tag that each replaced one counts as; None if there is none, or several."""
+    replaced = {tag.id: tag.replaced_by for tag in tags}
+    known = set(replaced)
+    replaced = {tag_id: successors for tag_id, successors in replaced.items() if successors}
+    return {tag_id: only(ends_of(tag_id, replaced, known.__contains__)[0]) for tag_id in replaced}
+
+
+def followed(accepted: Iterable[str], heirs: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Accepted tags, replaced ones as what they count as, each once."""
+    found = dict.fromkeys(heirs.get(tag_id, tag_id) for tag_id in accepted)
+    return tuple(tag_id for tag_id in found if tag_id is not None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from tagbus.stream.app.data.corpus import followed, heirs_of
 from tagbus.stream.app.judge.spending import spending
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode
@@ -49,15 +50,17 @@ class Known:
         """`exemplars` are read once; a few are kept for each tag."""
         self.tags = [tag for tag in tags if not tag.replaced_by]
         self._by_id = {tag.id: tag for tag in tags}
+        self._heirs = heirs_of(tags)
         self.counts: Counter[str] = Counter()
         self._written: Counter[str] = Counter()
         self._own: defaultdict[str, list[Exemplar]] = defaultdict(list)
         self._pool: list[Exemplar] = []
         for one in exemplars:
+            accepted = followed(one.accepted, self._heirs)
             if one.id.startswith(PREFIX):
-                self._written.update(one.accepted)
+                self._written.update(accepted)
             elif one.source == "people" and (one.title or one.text):
-                self._add(one)
+                self._add(one.model_copy(update={"accepted": accepted}))
 
     def few(self, least: int, most: int | None) -> list[Lacking]:
         """Tags with fewer than `least` exemplars of people and no generated ones yet, fewest first."""
