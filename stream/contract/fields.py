@@ -5,6 +5,7 @@ each other's records.
 """
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -54,6 +55,11 @@ _VISIBLE = re.compile(f"[^{_INVISIBLE}]").search
 def blank(text: str) -> bool:
     """Whether a text is invisible: empty, or all white space, control and zero-width characters."""
     return _VISIBLE(text) is None
+
+
+def widens(old: Collection[str], new: Collection[str]) -> bool:
+    """Whether some contents see what has the new scopes, and not what has the old ones."""
+    return bool(old) and not (new and set(new) <= set(old))
 
 
 def _shown(value: str) -> str:

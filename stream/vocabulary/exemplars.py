@@ -15,11 +15,11 @@ from pydantic_core import from_json, to_json
 
 from tagbus.stream.contract.codec import encode, parse
 from tagbus.stream.contract.events import Exemplar, Tag
-from tagbus.stream.contract.fields import LIST_ITEMS, Source
+from tagbus.stream.contract.fields import LIST_ITEMS, Source, widens
 from tagbus.stream.errors import shorten
 from tagbus.stream.vocabulary.corpus import Known
 from tagbus.stream.vocabulary.entry import SHOWN, Remarks, Wrong
-from tagbus.stream.vocabulary.risks import Found, Risk, widens
+from tagbus.stream.vocabulary.risks import Found, Risk
 from tagbus.stream.vocabulary.scratch import Scratch, Value
 
 # The limit of unknown tags counted separately; a corpus may have any number.

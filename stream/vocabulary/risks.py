@@ -1,9 +1,10 @@
 """Find changes of an import that are most likely those of a wrong or partial file: only --force publishes them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from tagbus.stream.contract.fields import widens
 from tagbus.stream.vocabulary.comparison import Comparison
 from tagbus.stream.vocabulary.entry import SHOWN
 from tagbus.stream.vocabulary.hierarchy import listed
@@ -57,11 +58,6 @@ class Found:
         """The risk, if there is any item."""
         if self.count:
             yield Risk(what, self.count, tuple(self.ids), self.item)
-
-
-def widens(old: Collection[str], new: Collection[str]) -> bool:
-    """Whether contents see something of the new scopes that they do not see with the old ones."""
-    return bool(old) and not (new and set(new) <= set(old))
 
 
 def risks(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:

@@ -16,6 +16,7 @@ from tagbus.stream.app.published import current_tags
 from tagbus.stream.config import KafkaSettings, Settings, TopicSettings, load
 from tagbus.stream.contract.codec import DECODERS, Record, encode, encode_record, parse, split_exemplar_key
 from tagbus.stream.contract.events import Tag
+from tagbus.stream.contract.fields import widens
 from tagbus.stream.errors import CheckFailed, Poison, UserError, shorten
 from tagbus.stream.feedback.published import PUBLISHER, Publishing
 from tagbus.stream.kafka.writer import TopicWriter
@@ -89,7 +90,10 @@ def retire(
     if replaced_by:
         if to != "tags":
             raise UserError(f"--replaced-by: only a tag has successors, expected --from tags, not --from {to}")
-        record = encode_record(_replaced(settings, key, replaced_by))
+        tag, notes = _replaced(settings, key, replaced_by)
+        record = encode_record(tag)
+        for note in notes:
+            console.say(note)
     topic = topic_name(settings.topics, to)
     if to == "exemplars" and (of := split_exemplar_key(key))[1] == "people":
         record, topic = Record(of[0].encode(), None), settings.topics.feedback
@@ -101,8 +105,11 @@ def retire(
         console.say(f"published a null to {topic}")
 
 
-def _replaced(settings: Settings, key: str, successors: Sequence[str]) -> Tag:
-    """The tag, retired in favour of these. Raises UserError if one is not in force, Poison for its own id."""
+def _replaced(settings: Settings, key: str, successors: Sequence[str]) -> tuple[Tag, list[str]]:
+    """The tag, retired in favour of these, and a note on each that not all contents see which see the tag.
+
+    Raises UserError if one is not in force, Poison for its own id.
+    """
     found = current_tags(settings, [key, *successors])
     topic = settings.topics.tags
     if key not in found:
@@ -114,7 +121,14 @@ def _replaced(settings: Settings, key: str, successors: Sequence[str]) -> Tag:
             raise UserError(
                 f"--replaced-by: {shorten(one)} is retired itself, in favour of {', '.join(map(shorten, next_))}"
             )
-    return parse(encode(found[key].model_copy(update={"replaced_by": tuple(dict.fromkeys(successors))})), Tag)
+    old = found[key]
+    notes = [
+        f"note: {shorten(one)} is only for {', '.join(map(shorten, found[one].scopes))}: other contents that see "
+        f"{shorten(key)} get no tag in its place"
+        for one in dict.fromkeys(successors)
+        if widens(found[one].scopes, old.scopes)
+    ]
+    return parse(encode(old.model_copy(update={"replaced_by": tuple(dict.fromkeys(successors))})), Tag), notes
 
 
 def tombstone(to: Word, key: str) -> Record:

@@ -258,6 +258,16 @@ class TestRetire:
         last = next(one for one in reversed(consume_all(kafka.address, topic)) if one.key() == b"a")
         assert decode_tag(record_of(last)) == Tag(id="a", name="bees", scopes=("news",), replaced_by=("b", "c"))
 
+    def test_a_successor_that_fewer_contents_see_is_said(self, made: dict[str, str], tagbus: Cli) -> None:
+        lines = b'{"id": "a", "name": "a"}\n{"id": "b", "name": "b", "scopes": ["news"]}\n{"id": "c", "name": "c"}'
+        assert tagbus("publish", "-", "--to", "tags", stdin=lines, settings=made).code == 0
+        answer = tagbus("retire", "a", "--from", "tags", "--replaced-by", "b", settings=made)
+        assert answer.err.splitlines()[0] == (
+            "note: 'b' is only for 'news': other contents that see 'a' get no tag in its place"
+        )
+        answer = tagbus("retire", "b", "--from", "tags", "--replaced-by", "c", settings=made)
+        assert "note" not in answer.err
+
     def test_successors_that_would_not_count_are_refused(self, made: dict[str, str], tagbus: Cli) -> None:
         lines = b'{"id": "a", "name": "a"}\n{"id": "b", "name": "b", "replaced_by": ["c"]}\n{"id": "c", "name": "c"}'
         assert tagbus("publish", "-", "--to", "tags", stdin=lines, settings=made).code == 0
