@@ -174,9 +174,22 @@ def _decides(one: KeptDecision) -> bool:
 
 
 def _text(history: History, counting: Sequence[KeptDecision]) -> int | None:
-    """The index of the text of the latest decision in force that carries one."""
-    numbers = (one.text for one in reversed(counting) if one.text is not None)
-    return next((number for number in numbers if number < len(history.texts)), None)
+    """The index of the text of the latest decision in force that carries one. If none does: of those that decisions in
+    force have corrected, by superseding them and naming tags; an undo takes the text back too."""
+    known = range(len(history.texts))
+    if (found := next((one.text for one in reversed(counting) if one.text in known), None)) is not None:
+        return found
+    by_id = {one.decision: one for one in history.decisions}
+    # The next one to look at is the last.
+    left, looked = list(counting), set[str]()
+    while left:
+        one = left.pop()
+        if one.text in known:
+            return one.text
+        if one.decision not in looked and (one.accepted or one.rejected or one.unsure):
+            looked.add(one.decision)
+            left += [by_id[gone] for gone in one.supersedes if gone in by_id]
+    return None
 
 
 def _waiting(history: History) -> History:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tagbus.stream.contract.decision import Decision
 from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.errors import Untaggable
-from tagbus.stream.feedback.history import History, after, exemplar
+from tagbus.stream.feedback.history import History, KeptText, after, exemplar, keep
 from tests.feedback.parts import NOON, decision, undo
 
 LIMIT = 1_000_000
@@ -123,6 +123,34 @@ def test_an_undo_gives_back_the_state_before_and_an_undo_of_it_the_one_after() -
 
 def test_a_decision_may_replace_another_one() -> None:
     assert sides(decision(1, accepted=("t1",)), decision(2, accepted=("t2",), supersedes=("d1",))) == (("t2",), ())
+
+
+def test_one_that_replaces_another_without_a_text_keeps_its_text() -> None:
+    """A correction would otherwise wait for the text of the decision that it corrects, and the exemplar be gone."""
+    first = decision(1, accepted=("t1",), scopes=("s",))
+    second = decision(2, title="", accepted=("t2",), supersedes=("d1",))
+    third = decision(3, title="", rejected=("t2",), supersedes=("d3", "d1", "d2"))
+    for found, sides_ in ((known(first, second), (("t2",), ())), (known(first, second, third), ((), ("t2",)))):
+        assert found is not None
+        assert (found.title, found.scopes) == ("Bees", ("s",))
+        assert (found.accepted, found.rejected) == sides_
+    assert known(first, second, undo(3, 2)) == known(first)
+
+
+def test_a_long_chain_of_corrections_keeps_the_text() -> None:
+    chain = [
+        decision(number, title="", accepted=(f"t{number}",), supersedes=(f"d{number - 1}",))
+        for number in range(2, 2_000)
+    ]
+    decisions = tuple(keep(one, 0 if one.decision == "d1" else None) for one in (decision(1), *chain))
+    found = exemplar("a", History(texts=(KeptText(title="Bees"),), decisions=decisions))
+    assert found is not None
+    assert found.title == "Bees"
+
+
+def test_an_undo_takes_its_decision_s_text_back_too() -> None:
+    bare = decision(1, "bob", title="", accepted=("t1",))
+    assert joined(bare, decision(2, accepted=("t2",)), undo(3, 2)).waits
 
 
 def test_the_latest_text_counts() -> None:
