@@ -70,7 +70,8 @@ def content_of(item: Exemplar) -> Content:
 
 async def in_force(stack: TaggingStack, annotated: Sequence[Exemplar]) -> list[Exemplar]:
     """Contents with known tags as this memory's results name them: replaced tags as their successors. A content that
-    has no tag then is left out: it is not known which of several successors are right. Raises DependencyDown."""
+    has no tag then is left out: it is not known which of several successors are right. Raises UserError if that leaves
+    none, DependencyDown."""
     standing, named = stack.graph.standing, {tag for item in annotated for tag in item.accepted}
     # All at once: on a server each look-up is a round trip.
     await standing.follow(stack.graph.numbers.of(sorted(named)))
@@ -79,6 +80,8 @@ async def in_force(stack: TaggingStack, annotated: Sequence[Exemplar]) -> list[E
         accepted, _ = await standing.decisions(item.accepted, ())
         if accepted or not item.accepted:
             found.append(item.model_copy(update={"accepted": accepted}))
+    if annotated and not found:
+        raise UserError(f"the tags of all {len(annotated)} contents are split, expected contents with tags in force")
     return found
 
 

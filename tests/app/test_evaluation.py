@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tagbus.stream.app import assemble, evaluation, filling
 from tagbus.stream.app.data.jsonl_folder import JsonlFolder
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode
 from tagbus.stream.contract.events import Content, Exemplar, Tag
+from tagbus.stream.errors import UserError
 
 TAGS = [
     Tag(id="bees", name="honey bees", scopes=("tenant-7",)),
@@ -45,6 +48,11 @@ async def test_a_replaced_tag_is_right_as_its_successor() -> None:
         ("c", set()),
         ("d", {"unknown"}),
     ]
+
+
+async def test_contents_of_split_tags_alone_are_the_users_mistake() -> None:
+    with pytest.raises(UserError, match="the tags of all 1 contents are split"):
+        await resolved(Exemplar(id="b", title="x", accepted=("vessels",)))
 
 
 def test_a_content_with_its_answer_keeps_its_scopes(tmp_path: Path) -> None:
