@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import Consumer, KafkaError
 
 from tagbus.stream.config import CONFIDENTIAL, KafkaSettings, Settings, load
 from tagbus.stream.errors import UserError
@@ -94,6 +94,24 @@ def test_every_client_takes_what_an_operator_sets() -> None:
         consumer.close()
     clients.plain_producer(kafka)
     clients.quiet_admin(kafka, nothing)
+
+
+@pytest.mark.parametrize(("options", "right"), [({}, 4_000_000), ({"fetch.max.bytes": "9000000"}, "9000000")])
+def test_answers_with_a_backlog_are_small_unless_an_operator_sets_more(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, str], right: object
+) -> None:
+    # The client unpacks an answer as a whole, whatever its queue may hold.
+    seen: list[dict[str, object]] = []
+
+    def record(properties: dict[str, object], **callbacks: object) -> Consumer:
+        seen.append(properties)
+        return Consumer(properties, **callbacks)
+
+    monkeypatch.setattr(clients, "Consumer", record)
+    settings = given(options={"log_level": "0", **options})
+    for consumer in (clients.group_member(settings, nothing), clients.reader(settings.kafka)):
+        consumer.close()
+    assert [properties["fetch.max.bytes"] for properties in seen] == [right] * 2
 
 
 def imports_and_calls(path: Path) -> Iterator[str]:
