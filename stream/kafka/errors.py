@@ -6,6 +6,7 @@
 | a right is missing, or the credentials are rejected | UserError that names the right to grant |
 | a topic or a partition does not exist | TopicMissing |
 | the brokers do not serve the group protocol of KIP-848 | UserError |
+| the brokers refuse a timeout of the settings | UserError that names it |
 | another fatal error of the client | Fatal |
 | a setting of the topic is wrong | UserError, from `access.failure` alone |
 | anything else | None: librdkafka retries, or the same call may succeed later |
@@ -83,6 +84,13 @@ def classify(error: KafkaError, kafka: KafkaSettings, topic: str, operation: Ope
         return UserError(refusal(error, kafka, topic, operation))
     if code in NO_TOPIC:
         return TopicMissing(topic)
+    # librdkafka would join the group again and again with a session that is refused.
+    if code == KafkaError.INVALID_SESSION_TIMEOUT:
+        limits = "one from group.min.session.timeout.ms to group.max.session.timeout.ms"
+        return UserError(_refused(f"kafka.session_seconds={kafka.session_seconds:g}", limits, error))
+    if code == KafkaError.INVALID_TRANSACTION_TIMEOUT:
+        limits = "at most transaction.max.timeout.ms"
+        return UserError(_refused(f"kafka.transaction_seconds={kafka.transaction_seconds:g}", limits, error))
     if code == KafkaError.UNRELEASED_INSTANCE_ID:
         return Fatal(
             f"another process runs with kafka.instance={kafka.instance}, or ended without leaving the group "
@@ -107,6 +115,12 @@ def map_kafka_errors(kafka: KafkaSettings, topic: str = "", operation: Operation
     except RAISED as raised:
         error = error_of(raised)
         raise classify(error, kafka, topic, operation) or KafkaException(error) from None
+
+
+def _refused(given: str, limits: str, error: KafkaError) -> str:
+    return (
+        f"{given} is refused by the brokers ({error.name()}), expected {limits} of theirs, as `tagbus check` shows them"
+    )
 
 
 def _fenced(code: int, error: KafkaError, kafka: KafkaSettings) -> str:

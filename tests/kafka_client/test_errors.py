@@ -22,6 +22,8 @@ RIGHTS = KafkaSettings(
         (KafkaError(KafkaError.FENCED_INSTANCE_ID, fatal=True), Fenced),
         (KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), UserError),
         (KafkaError(KafkaError._AUTHENTICATION), UserError),
+        (KafkaError(KafkaError.INVALID_SESSION_TIMEOUT), UserError),
+        (KafkaError(KafkaError.INVALID_TRANSACTION_TIMEOUT, fatal=True), UserError),
         (KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART), TopicMissing),
         (KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, fatal=True), Fatal),
         (KafkaError(KafkaError._TRANSPORT), None),

@@ -31,6 +31,7 @@ from tagbus.stream.kafka.admin import topics
 from tagbus.stream.kafka.admin.internal_topics import not_served
 from tagbus.stream.kafka.admin.layout import POLICY, Configuration, Difference, TopicState, differences, layout
 from tagbus.stream.kafka.admin.open_transactions import held_back
+from tagbus.stream.kafka.admin.timeouts import refused_timeouts
 from tagbus.stream.kafka.errors import classify, error_of
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.llm.spending.prices import price_in_words, unpriced
@@ -108,7 +109,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     broker = ConfigResource(ResourceType.BROKER, str(next(iter(cluster.brokers), 0)))
     configuration = topics.configurations(admin, cluster, [broker], SECONDS).get(broker)
     yield _version(settings.kafka, configuration)
-    for words in not_served(settings.kafka, cluster, configuration or {}):
+    told = configuration or {}
+    for words in (*not_served(settings.kafka, cluster, told), *refused_timeouts(settings.kafka, told)):
         yield Finding("wrong", "broker", words)
     own, wanted = settings.topics, layout(settings)
     found = topics.states(admin, cluster, wanted, SECONDS)
