@@ -28,6 +28,7 @@ from tagbus.stream.index.shared import SharedMemory
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import LISTEN_SECONDS, why_locked_out
 from tagbus.stream.kafka.admin import topics
+from tagbus.stream.kafka.admin.availability import unavailable
 from tagbus.stream.kafka.admin.internal_topics import not_served
 from tagbus.stream.kafka.admin.layout import POLICY, Configuration, Difference, TopicState, differences, layout
 from tagbus.stream.kafka.admin.open_transactions import held_back
@@ -116,7 +117,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     found = topics.states(admin, cluster, wanted, SECONDS)
     for name in wanted:
         if name in found:
-            yield _topic(name, found[name], differences(settings, name, found))
+            closed = unavailable(cluster.topics[name], found[name].configuration)
+            yield _topic(name, found[name], differences(settings, name, found), closed)
         else:
             # Optional: without them the release of encoder.folder is in force, prompts have no knowledge, and only
             # `tagbus feedback` does not start.
@@ -313,8 +315,9 @@ def _version(kafka: KafkaSettings, found: Configuration | None) -> Finding:
     return Finding("ok", "broker version", "3.7 or newer; the group protocol of KIP-848 needs 4.0")
 
 
-def _topic(name: str, state: TopicState, differs: Sequence[Difference]) -> Finding:
-    if harmful := [one.words for one in differs if one.harmful]:
+def _topic(name: str, state: TopicState, differs: Sequence[Difference], closed: Sequence[str]) -> Finding:
+    """`closed`: why some of its partitions cannot be read or written now."""
+    if harmful := [*(one.words for one in differs if one.harmful), *closed]:
         return Finding("wrong", f"topic {name}", "; ".join(harmful))
     if differs:
         return Finding("unsure", f"topic {name}", "; ".join(one.words for one in differs))
