@@ -1,4 +1,5 @@
-"""The readiness probe: a real request to encoder and memory. The health server makes it on the worker's loop."""
+"""The readiness probe: a real request to encoder and memory. The health server makes it on the worker's loop, unless a
+batch has just been one."""
 
 import asyncio
 import time
@@ -10,6 +11,9 @@ from tagbus.stream.errors import TagbusError
 
 # Interval between probes, and the deadline of one, in seconds.
 PROBE_SECONDS: Final = 5.0
+# How long an answered batch speaks for a probe that is not answered: a probe waits behind the batches in flight, with
+# the defaults up to 512 contents. Where these were long texts, a worker with two cores was never ready.
+BUSY_SECONDS: Final = 30.0
 
 # Makes a request with a text that is in no cache; returns why it failed, or an empty string.
 Ask = Callable[[str], Coroutine[None, None, str]]
@@ -22,13 +26,21 @@ class Probe:
         self._request = ask
         self._loop: asyncio.AbstractEventLoop | None = None
         self._last = (0.0, "starting")
+        # Of time.monotonic(); the first batch comes after `open`.
+        self._answered = float("-inf")
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start probing on that loop, now that the memory is complete."""
         self._loop = loop
 
+    def answered(self) -> None:
+        """Encoder and memory have answered a batch."""
+        self._answered = time.monotonic()
+
     def problem(self) -> str:
         """Why encoder or memory does not answer; empty if both do. Blocks for at most PROBE_SECONDS."""
+        if time.monotonic() - self._answered < PROBE_SECONDS:
+            return ""
         probed, problem = self._last
         if time.monotonic() - probed < PROBE_SECONDS:
             return problem
@@ -46,6 +58,8 @@ class Probe:
             return asked.result(PROBE_SECONDS)
         except TimeoutError:
             asked.cancel()
+            if time.monotonic() - self._answered < BUSY_SECONDS:
+                return ""
             return f"encoder and memory did not answer within {PROBE_SECONDS:.0f} s"
         except CancelledError:
             return "stopping"

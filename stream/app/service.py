@@ -45,7 +45,9 @@ class Service:
 
     async def tag(self, contents: Sequence[Content], until: str | None = None) -> list[Outcome]:
         """Tag by the active release. Valid only once the gate has opened."""
-        return await self._manager.tag(contents, until)
+        outcomes = await self._manager.tag(contents, until)
+        self._probe.answered()
+        return outcomes
 
     def revision(self) -> Hashable | None:
         """Revision of the active release and its memory."""
