@@ -15,7 +15,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from tagbus.stream import telemetry
 from tagbus.stream.config import HealthSettings
@@ -121,7 +122,8 @@ def _handler(live: Check, ready: Check, notes: Check) -> type[BaseHTTPRequestHan
         def do_GET(self) -> None:
             match self.path.split("?")[0]:
                 case "/metrics":
-                    self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_LATEST)
+                    # The version that every scraper reads. 1.0.0 adds names that ours are not.
+                    self._answer(HTTPStatus.OK, generate_latest(), CONTENT_TYPE_PLAIN_0_0_4)
                 case "/livez":
                     self._verdict(live(), [])
                 case "/readyz":

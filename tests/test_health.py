@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.client import HTTPResponse
@@ -114,6 +115,11 @@ def raw(port: int, request: bytes, host: str = "127.0.0.1") -> tuple[int, dict[s
         answer = HTTPResponse(client, method=request.split(b" ")[0].decode())
         answer.begin()
         return answer.status, dict(answer.headers), answer.read()
+
+
+def test_metrics_are_in_the_version_that_every_scraper_reads(server: HealthServer) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=120) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
