@@ -64,6 +64,8 @@ def test_a_setting_comes_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> N
         ("TAGBUS_TOPICS__TAGS", "t" * 250, ["TAGBUS_TOPICS__TAGS", "1 to 249"]),
         ("TAGBUS_HEALTH__PORT", '"8780"', ["TAGBUS_HEALTH__PORT='\"8780\"'", "docker --env-file", "none around it"]),
         ("TAGBUS_TOPICS__CONTENT", "'content'", ["TAGBUS_TOPICS__CONTENT", "docker --env-file"]),
+        ("TAGBUS_KAFKA__OPTIONS", '{"debug": "cgrp", "debug": "all"}', ["TAGBUS_KAFKA__OPTIONS: 'debug' occurs twice"]),
+        ("TAGBUS_KAFKA__SECRETS", '{"a": "hush", "a": "hush"}', ["TAGBUS_KAFKA__SECRETS: 'a' occurs twice"]),
         ("TAGBUS_KAFKA__OPTIONS", '{"debug": ["cgrp"]}', ["TAGBUS_KAFKA__OPTIONS: debug=", "valid string"]),
         ("TAGBUS_KAFKA__SECRETS", '{"sasl.password": 12}', ["TAGBUS_KAFKA__SECRETS: sasl.password=****", "string"]),
     ],

@@ -5,10 +5,12 @@ setting. White space around a value is stripped: a secret made with `echo` ends 
 variables file saved by an editor on Windows end with carriage returns.
 """
 
+import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -50,7 +52,21 @@ def checked(fields: Fields) -> dict[str, str]:
         if _is_quoted(given[variable]) and SECRET.isdisjoint(field.lower().split("__")):
             words = "the quotes are part of the value (docker --env-file keeps them), expected none around it"
             raise UserError(f"{variable}={shorten(given[variable])}: {words}")
+        if (section, field) in JSON and (twice := _twice(given[variable])):
+            raise UserError(f"{variable}: {shorten(twice)} occurs twice, expected each name once")
     return given
+
+
+def _twice(value: str) -> str:
+    """A name that a JSON object has twice: of two values the last one would count, without a word."""
+    found: list[str] = []
+
+    def names(pairs: list[tuple[str, object]]) -> None:
+        found.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+
+    with suppress(ValueError):
+        json.loads(value, object_pairs_hook=names)
+    return found[0] if found else ""
 
 
 def without_json(given: Mapping[str, str], fields: Fields) -> str:
