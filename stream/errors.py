@@ -39,7 +39,21 @@ Exit codes of the `tagbus` command:
 | 11   | OffsetLost      | the committed offset is no longer on the broker; kafka.out_of_range decides what to do |
 """
 
+import errno
+import os
+import resource
 from dataclasses import dataclass
+
+
+def _out_of_descriptors() -> str:
+    """The end of a message where this process can open no file; empty otherwise."""
+    try:
+        os.close(os.open(os.curdir, os.O_RDONLY))
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            return f" (this process has used up its {limit} file descriptors: raise the limit, ulimit -n)"
+    return ""
 
 
 class TagbusError(Exception):
@@ -74,7 +88,13 @@ class Retryable(TagbusError):
 
 
 class DependencyDown(Retryable):
-    """A broker, an encoder or a store does not answer."""
+    """A broker, an encoder or a store does not answer.
+
+    The message says so where this process has no file descriptor left: then no connection can be opened.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message + _out_of_descriptors())
 
 
 class Overloaded(DependencyDown):
