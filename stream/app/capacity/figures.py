@@ -28,13 +28,13 @@ FIGURES: Final = {
     "neighbours": Figure(0.974, "CPU ms a content", "models-speed.json: light, neighbours, 328,152 exemplars"),
     "tags": Figure(0.391, "CPU ms a content", "models-speed.json: light, tags by similarity, 24,813 tags"),
     "rest": Figure(1.208, "CPU ms a content", "models-speed.json: light, rest"),
-    "bus": Figure(0.0502, "CPU ms a content", "bus.json: tagbus, exactly_once, no work, cpu_seconds_per_10000"),
+    "bus": Figure(0.0151, "CPU ms a content", "bus.json: tagbus, exactly_once, no work, cpu_seconds_per_10000"),
     "threads": Figure(
         1,
         "thread at a time runs `rest` and `bus`",
         f"{ASSUMED}: the interpreter's lock; no worker was measured on more than two cores",
     ),
-    "broker": Figure(0.0114, "CPU ms a content", "bus.json: tagbus, exactly_once, broker_cpu_seconds_per_10000"),
+    "broker": Figure(0.0025, "CPU ms a content", "bus.json: tagbus, exactly_once, broker_cpu_seconds_per_10000"),
     "calls": Figure(1, "calls a content at the judge", f"{ASSUMED}: a decision API, which takes one"),
     "utilisation": Figure(
         0.6, "of a worker's cores at the peak", f"{ASSUMED}: the rest is for bursts and a lost worker"
