@@ -47,25 +47,30 @@ _CAUSES = {KafkaError(code).str(): code for code in (*FENCED, KafkaError.UNRELEA
 # Exceptions raised by librdkafka calls. A fatal client error can surface in any call that serves callbacks: as a bare
 # KafkaError, which no `except Exception` catches because the type does not derive from BaseException, or, if another
 # callback runs after it, as a SystemError, with that error as its cause or without any.
-_LOST = "returned NULL without setting an exception"
+_LOST = re.compile(
+    r".* of 'cimpl\..* returned NULL without setting an exception|"
+    # Seen at the close of a consumer whose process was fenced: the client sets what is no exception.
+    r"_PyErr_SetObject: exception .* is not a BaseException subclass"
+)
 RAISED: tuple[type[BaseException], ...] = (KafkaException, KafkaError, SystemError)  # type: ignore[assignment]
 
 
 def lost(raised: SystemError) -> bool:
     """Whether a client call has failed and no longer has its error: a callback that ran after it has dropped it. The
     next call of that client reports a fatal error once more."""
-    return "of 'cimpl." in str(raised) and str(raised).endswith(_LOST)
+    return _LOST.fullmatch(str(raised)) is not None
 
 
 def error_of(raised: object) -> KafkaError:
     """The KafkaError behind an exception. Re-raises a SystemError of another origin."""
     if isinstance(raised, SystemError):
-        if lost(raised):
-            return KafkaError(KafkaError._FATAL, "a fatal error of the client, which it no longer has")
         cause = raised.__cause__ or raised.__context__
-        if not isinstance(cause, KafkaException | KafkaError):
+        if isinstance(cause, KafkaException | KafkaError):
+            raised = cause
+        elif lost(raised):
+            return KafkaError(KafkaError._FATAL, "a fatal error of the client, which it no longer has")
+        else:
             raise raised
-        raised = cause
     error = raised.args[0] if isinstance(raised, KafkaException) else raised
     return error if isinstance(error, KafkaError) else KafkaError(KafkaError._FAIL, str(error))
 

@@ -88,12 +88,25 @@ def test_whatever_a_call_raises_is_a_kafka_error() -> None:
         error_of(SystemError("another"))
 
 
-def test_a_client_that_has_lost_its_error_has_failed_for_good() -> None:
-    # As confluent-kafka raises it where a log line comes behind a fatal error
-    raised = SystemError("<method 'poll' of 'cimpl.Producer' objects> returned NULL without setting an exception")
+@pytest.mark.parametrize(
+    "text",
+    [
+        # As confluent-kafka raises it where a log line comes behind a fatal error
+        "<method 'poll' of 'cimpl.Producer' objects> returned NULL without setting an exception",
+        # From the close of a fenced consumer
+        "_PyErr_SetObject: exception <class 'str'> is not a BaseException subclass",
+    ],
+)
+def test_a_client_that_has_lost_its_error_has_failed_for_good(text: str) -> None:
+    raised = SystemError(text)
+    # Then it is a fatal error, which ends the process
     error = error_of(raised)
     assert error.code() == KafkaError._FATAL
     assert type(classify(error, RIGHTS, "content")) is Fatal
+    # And its cause, where the client still has it
+    fenced = KafkaError(KafkaError._FENCED, fatal=True)
+    raised.__context__ = KafkaException(fenced)
+    assert error_of(raised) == fenced
 
 
 @pytest.mark.parametrize("raised", [KafkaError, KafkaException])
