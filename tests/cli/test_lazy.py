@@ -1,5 +1,6 @@
 """Commands are imported on lookup: `tagbus tail` does not wait for the imports of `tagbus run`."""
 
+import math
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import pytest
 from typer.core import TyperCommand, TyperGroup
 
 from tagbus.stream.cli.commands import COMMANDS, service_commands
+from tagbus.stream.cli.lazy import finite
+from tagbus.stream.errors import UserError
 
 
 def imported(statement: str) -> set[str]:
@@ -46,3 +49,16 @@ def test_they_can_be_added_and_taken_away() -> None:
     found["follow"] = command
     assert list(found)[-1] == "follow"
     assert len(found) == len(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["ping --seconds inf", "run --rate nan", "release build one --every inf"])
+def test_a_number_without_an_end_is_refused(command: str) -> None:
+    name, *arguments = command.split()
+    with pytest.raises(UserError, match="expected a finite number"):
+        service_commands()[name].main(arguments, standalone_mode=False)
+
+
+@pytest.mark.parametrize("given", [math.nan, math.inf, -math.inf])
+def test_the_option_is_named_with_its_value(given: float) -> None:
+    with pytest.raises(UserError, match=rf"^--max-rate {given}: expected a finite number$"):
+        finite(lambda max_rate: max_rate)(max_rate=given)

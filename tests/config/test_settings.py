@@ -247,6 +247,16 @@ def test_an_empty_value_is_as_none(monkeypatch: pytest.MonkeyPatch, path: str) -
     assert load() == expected
 
 
+@pytest.mark.parametrize("given", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("path", [path for path, value in leaves(Settings()) if isinstance(value, float)])
+def test_a_number_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, path: str, given: str) -> None:
+    variable = "TAGBUS_" + path.upper().replace(".", "__")
+    monkeypatch.setenv(variable, given)
+
+    with pytest.raises(UserError, match=variable):
+        load()
+
+
 @pytest.mark.parametrize("variable", ["TAGBUS_KAFKA", "TAGBUS_COMPONENTS", "TAGBUS_COMPONENTS__HEADS__FOLDER"])
 def test_so_is_that_of_a_section_and_of_a_component(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv(variable, "")
