@@ -1,6 +1,6 @@
 """Tables with a header, CSV and TSV: rows of cells, and lists in a cell.
 
-List items are separated by `|`; a backslash escapes the next character.
+List items are separated by `|`; a backslash escapes the next character, and stands for itself at the end of a cell.
 """
 
 import csv
@@ -22,7 +22,7 @@ csv.field_size_limit(VALUE_BYTES)
 # A tag has at most 1,000 names, each a column. A row that ends early would fill any number of others.
 COLUMNS: Final = 2_000
 
-_ITEM: Final = re.compile(r"((?:[^\\|]|\\.)*)(\||\Z)", re.DOTALL)
+_ITEM: Final = re.compile(r"((?:[^\\|]|\\.)*\\?)(\||\Z)", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _SPECIAL: Final = re.compile(r"[\\|]|^\s|\s$")
 _EDGES: Final = re.compile(r"^\s+|(?<!\\)\s+\Z")

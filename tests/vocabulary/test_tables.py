@@ -161,6 +161,12 @@ class TestAnnif:
         assert written(tags, "annif") == b"<http://e.org/a>\ttwo lines\n"
 
 
+@pytest.mark.parametrize("cell", ["C:\\", "x|C:\\", "C:\\|x"])
+def test_a_backslash_with_nothing_to_escape_loses_no_item(cell: str) -> None:
+    """A tag without its last scope would be shown to all."""
+    assert "".join(split(cell)) == {"C:\\": "C:\\", "x|C:\\": "xC:\\", "C:\\|x": "C:|x"}[cell]
+
+
 @given(st.lists(SHOWN, max_size=4).map(tuple))
 def test_a_list_in_a_cell_comes_back(items: tuple[str, ...]) -> None:
     assert split(join(items)) == items
