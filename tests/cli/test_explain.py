@@ -20,9 +20,10 @@ TAGS = [
     Tag(id="roofs", name="roofs", scopes=("ann",)),
     Tag(id="law", name="law of the sea"),
     Tag(id="hives", name="hives"),
+    Tag(id="drones", name="drones", replaced_by=("males", "bees")),
 ]
 EXEMPLARS = [
-    Exemplar(id="c1", title="Hives of bees on city roofs", accepted=("bees", "roofs", "retired")),
+    Exemplar(id="c1", title="Hives of bees on city roofs", accepted=("bees", "roofs", "retired", "drones")),
     Exemplar(id="c2", title="Fisheries and the law of the sea", accepted=("law",)),
     Exemplar(id="asked", title="Bees on the roofs of the city", rejected=("hives",)),
     Exemplar(id="c3", title="Bees on roofs", accepted=("bees",), scopes=("bob",)),
@@ -74,6 +75,7 @@ def test_each_candidate_with_how_it_was_found_and_where_it_was_cut(tagbus: Cli, 
     assert said["hives"] == "rank: people rejected it for this content"
     assert said["retired"] == "rank: it is not in force: retired, or not on the topic of tags yet"
     assert candidates["retired"].name is None
+    assert said["drones"] == "rank: it is not in force: retired, replaced by males, bees"
     assert said["law"] is not None
     assert said["law"].startswith("recall: C2T: similarity ")
     assert said["law"].endswith(" < recall.c2t_threshold 0.35; C2C2T: " + said["law"].partition("C2C2T: ")[2])
@@ -128,7 +130,7 @@ def test_neighbours_with_their_tags_and_what_scopes_hide(tagbus: Cli, memory: li
     found = explained(tagbus, memory)
     first = found.neighbours[0]
     assert (first.id, first.title, first.counts) == ("c1", "Hives of bees on city roofs", True)
-    assert first.tags == {"bees": "beekeeping", "roofs": "roofs", "retired": None}
+    assert first.tags == {"bees": "beekeeping", "roofs": "roofs", "retired": None, "drones": None}
     assert "c3" not in {one.id for one in found.neighbours}
     assert (found.hidden.tags, found.hidden.exemplars) == (1, 1)
     bobs = explained(tagbus, memory, ASKED.model_copy(update={"id": "x", "scopes": ("bob",)}))

@@ -22,7 +22,7 @@ from tagbus.stream.app.explain.explanation import (
 )
 from tagbus.stream.contract.events import Neighbour
 from tagbus.stream.memory.kinds import tag_text
-from tagbus.stream.memory.scopes import audience, replaced_by
+from tagbus.stream.memory.scopes import replaced_by, strings
 from tagbus.stream.memory.store import Payload
 from tagbus.stream.recall.graph import Found, named, names_by_content
 from tagbus.stream.recall.neighbours import Reach, Seen, neighbour, texts
@@ -49,8 +49,10 @@ async def examine(stack: TaggingStack, found: Explained, asked: Sequence[str] = 
             voters.setdefault(tag, []).append(place)
     listed = chain.from_iterable(work.found.values())
     tags = sorted({*seen.direct.keys.tolist(), *voters, *seen.accepted, *listed, *asked})
-    facts = await stack.graph.facts(tags)
-    view = _View(stack, work, seen, facts, voters, await _similarities(stack, work, facts, asked))
+    known = await stack.memory.tags.fetch(tags)
+    replaced = {tag: successors for tag, payload in known.items() if (successors := replaced_by(payload))}
+    facts = {tag: payload for tag, payload in known.items() if tag not in replaced}
+    view = _View(stack, work, seen, facts, replaced, voters, await _similarities(stack, work, facts, asked))
     result = found.result
     return Explanation(
         id=result.id,
@@ -80,12 +82,15 @@ class _View:
         work: Work,
         seen: Seen,
         facts: Mapping[str, Payload],
+        replaced: Mapping[str, Sequence[str]],
         voters: Mapping[str, Sequence[int]],
         similarities: Mapping[str, float],
     ) -> None:
+        """`facts`: of the tags in force; `replaced`: the successors of those that others replace."""
         self._settings = stack.settings
         self._fitted = stack.graph.fitted
         self._work, self._seen, self._facts, self._voters = work, seen, facts, voters
+        self._replaced = replaced
         self._lists = {one.name: one.lists[0] for one, _ in stack.components.on if one.lists}
         self._names = names_by_content(facts, 1, [work.scopes])[0]
         self._direct = {key: place for place, key in enumerate(seen.direct.keys.tolist())}
@@ -164,13 +169,13 @@ class _View:
     def _cut(self, tag: str) -> Cut:
         """Where an unpublished tag was left out."""
         tagger = self._settings.tagger
+        if tag in self._replaced:
+            others = ", ".join(self._replaced[tag])
+            return Cut(stage="rank", reason=f"it is not in force: retired, replaced by {others}")
         if tag not in self._facts:
             return Cut(stage="rank", reason="it is not in force: retired, or not on the topic of tags yet")
         if tag not in self._names:
-            own, ours = audience(self._facts[tag]), sorted(self._work.scopes)
-            if own is None:
-                others = ", ".join(replaced_by(self._facts[tag]))
-                return Cut(stage="rank", reason=f"it is not in force: retired, replaced by {others}")
+            own, ours = strings(self._facts[tag].get("scopes")), sorted(self._work.scopes)
             return Cut(
                 stage="rank",
                 reason=f"scopes: it is for {', '.join(sorted(own))}; the content has {', '.join(ours) or 'none'}",
