@@ -13,9 +13,11 @@ from tagbus.stream.app.places import files
 from tagbus.stream.config import load
 from tagbus.stream.contract import asyncapi as documents
 from tagbus.stream.contract.advice import Advice
-from tagbus.stream.contract.codec import encode_record
+from tagbus.stream.contract.codec import Keyed, encode_record
+from tagbus.stream.contract.events import Exemplar
 from tagbus.stream.contract.schema import MODELS, json_schema
 from tagbus.stream.errors import CheckFailed, Poison
+from tagbus.stream.feedback.published import Publishing
 from tagbus.stream.kafka.limits import expected_limit
 
 Word = Literal["content", "tags", "exemplars", "knowledge", "feedback"]
@@ -46,16 +48,18 @@ def validate(
 ) -> None:
     """Check every line of FILE: print line and field of every error, then the counts. Code 3 if any line is wrong.
 
-    A record that is too large for a topic of `tagbus topics create` is wrong as well. Warnings are about lines that are
-    right: unknown fields, a repeated id, an exemplar without decisions, parents that form a cycle.
+    A record that `tagbus publish` refuses is wrong as well, for instance one that is too large for a topic of `tagbus
+    topics create`. Warnings are about lines that are right: unknown fields, a repeated id, an exemplar without
+    decisions, parents that form a cycle.
     """
     limit = expected_limit(load())
     advice = Advice(of, MODELS[of])
+    run = Publishing()
     right = wrong = 0
     for line in files.read_lines(file):
         try:
             event = files.READERS[of](line)
-            limit.check(encode_record(event))
+            limit.check(encode_record(_as_published(event, run)))
             advice.look(line.place, line.value, event)
             right += 1
         except Poison as error:
@@ -68,3 +72,8 @@ def validate(
     console.say(f"{right} right, {wrong} wrong")
     if wrong:
         raise CheckFailed(console.wrong_lines(wrong))
+
+
+def _as_published(event: Keyed, run: Publishing) -> Keyed:
+    """What `tagbus publish` sends: exemplars of people go as decisions. Raises Poison for one that makes none."""
+    return run.decision(event) if isinstance(event, Exemplar) and event.source == "people" else event

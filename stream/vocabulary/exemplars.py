@@ -150,8 +150,7 @@ class Corpus:
         if not accepted and not one.rejected:
             remarks.add("contents without a known tag are left out", known.place)
             return None
-        rejected = tuple(tag for tag in one.rejected if tag not in accepted)
-        return one.model_copy(update={"accepted": accepted, "rejected": rejected, "source": self._source})
+        return one.model_copy(update={"accepted": accepted, "source": self._source})
 
     def _ids(self, labels: Iterable[str]) -> Iterator[str]:
         for label in labels:
@@ -164,6 +163,8 @@ class Corpus:
 
     def _put(self, place: str, one: Exemplar) -> Wrong | None:
         """Store an exemplar; the tags of a repeated content are merged."""
+        if both := {*one.accepted} & {*one.rejected}:
+            return Wrong(place, f"rejected: {shorten(min(both))} is wrong, expected no tag that is accepted too")
         for value, first in self._scratch.rows("SELECT value, place FROM after WHERE key = ?", (one.key,)):
             other = _parsed(value)
             if (error := _conflict(other, str(first), one)) is not None:

@@ -128,6 +128,14 @@ class TestValidate:
         assert "'language' is not a field of exemplars and is ignored; fields are id, source, " in answer.err
         assert "has no effect: neither `accepted` nor `rejected` names a tag (" in answer.err
 
+    def test_what_publish_refuses_of_people_s_exemplars_is_wrong(self, tagbus: Cli) -> None:
+        lines = [
+            {"id": "a", "title": "x", "accepted": ["t"], "rejected": ["t"], "source": source}
+            for source in ("people", "machine")
+        ]
+        answer = tagbus("validate", "-", "--as", "exemplars", stdin="\n".join(map(json.dumps, lines)).encode())
+        assert (answer.code, answer.lines) == (3, ["-:1: rejected: 't' is wrong, expected no tag that is accepted too"])
+
     def test_content_cannot_write_to_the_terminal(self, tagbus: Cli) -> None:
         line = json.dumps({"id": "\x1b[31m", "name": "x", "\x1b[32m": 1}).encode()
         answer = tagbus("validate", "-", "--as", "tags", stdin=line + b"\n" + line)

@@ -174,6 +174,14 @@ def test_a_tag_accepted_in_one_row_and_rejected_in_another_is_wrong(verdicts: tu
         )
 
 
+@pytest.mark.parametrize("source", ["people", "machine"])
+def test_a_tag_accepted_and_rejected_in_one_row_is_wrong(source: Source) -> None:
+    with Corpus(source) as corpus:
+        (wrong,), _ = read(corpus, row(2, accepted=("b", "a"), rejected=("a",)))
+        assert str(wrong) == "file:2: rejected: 'a' is wrong, expected no tag that is accepted too"
+        assert list(corpus.changes()) == []
+
+
 def test_the_newest_time_of_a_content_counts() -> None:
     older = SOME_TIME - timedelta(days=1)
     with Corpus("people") as corpus:
