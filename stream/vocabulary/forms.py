@@ -68,7 +68,7 @@ def expected(form: Form) -> str:
         case "jsonld":
             return "JSON-LD with subjects of type skos:Concept; for tags as JSON objects, one a line, --form jsonl"
         case _:
-            return "subjects of type skos:Concept"
+            return "subjects of type skos:Concept with a skos:prefLabel"
 
 
 def write(tags: Callable[[], Iterable[Tag]], output: BinaryIO, form: Form, language: str | None = None) -> None:

@@ -81,6 +81,8 @@ def read(name: str, stream: BinaryIO, form: RdfForm, choice: Choice, remarks: Re
         _complete(scratch)
         _choose(scratch, name, choice, remarks)
         _match(scratch)
+        if bare := scratch.number(_BARE):
+            remarks.add("concepts without a label are left out", name, bare)
         language = choose_language(name, _languages(scratch), choice)
         for (iri,) in scratch.rows(_RETIRED):
             yield Deprecated(f"{name}: {shorten(iri, 120)}", tag_id(str(iri)))
@@ -205,13 +207,17 @@ def _match(scratch: Scratch) -> None:
 
 
 def _languages(scratch: Scratch) -> dict[str, int]:
-    """The number of concepts with a preferred label, by language, most frequent first."""
-    rows = scratch.rows(
-        "SELECT language, COUNT(DISTINCT subject) AS count FROM statement JOIN chosen ON id = subject"
-        " WHERE property = ? AND NOT gone GROUP BY language ORDER BY count DESC, language",
-        (PREF,),
-    )
-    return {str(language): int(count or 0) for language, count in rows}
+    """The number of concepts with a preferred label, by language, most frequent first; with an rdfs:label where none
+    has a preferred one."""
+    for label in (PREF, RDFS_LABEL):
+        rows = scratch.rows(
+            "SELECT language, COUNT(DISTINCT subject) AS count FROM statement JOIN chosen ON id = subject"
+            " WHERE property = ? AND is_text AND NOT gone GROUP BY language ORDER BY count DESC, language",
+            (label,),
+        )
+        if counts := {str(language): int(count or 0) for language, count in rows}:
+            return counts
+    return {}
 
 
 # Every row of the chosen concepts; `known`: whether a broader concept or a successor is chosen.
@@ -222,6 +228,12 @@ _CHOSEN: Final = (
     f" AND (property = {BROADER} AND NOT known.gone OR property = {REPLACED})"
     f" WHERE property < {REPLACED} OR (property = {REPLACED} AND chosen.gone)"
     " ORDER BY subject, property, language, value"
+)
+
+
+# Chosen concepts that have none of these rows.
+_BARE: Final = (
+    f"SELECT COUNT(*) FROM chosen WHERE id NOT IN (SELECT subject FROM statement WHERE property < {REPLACED})"  # noqa: S608
 )
 
 
@@ -307,7 +319,8 @@ def _title(labels: _Labels, language: str, place: str, remarks: Remarks) -> str:
     if tongue is None:
         return ""
     if tongue not in ("", *chosen):
-        remarks.add(f"has no label in {language or 'no language'}: the name is in {tongue}", place)
+        lacking = f"in {language}" if language else "without a language"
+        remarks.add(f"has no label {lacking}: the name is in {tongue}", place)
     title = labels.names.pop(tongue)
     labels.aliases[:0] = labels.spare
     if "" in labels.names:

@@ -72,6 +72,11 @@ class TestConcept:
         assert read(HEAD + ':a a skos:Concept ; rdfs:label "a" .').one().name == "a"
         assert read(HEAD + ':a a skos:Concept ; rdfs:label "b" ; skos:prefLabel "a" .').one().name == "a"
 
+    def test_a_concept_without_any_label_is_left_out_and_that_is_said(self) -> None:
+        found = read(HEAD + ':a a skos:Concept ; skos:prefLabel "a" . :b a skos:Concept .')
+        assert (found.one().id, found.wrong) == ("http://example.org/a", [])
+        assert found.remarks == ["file: concepts without a label are left out"]
+
     def test_a_note_may_be_a_resource(self) -> None:
         text = HEAD + ':a a skos:Concept ; skos:prefLabel "a" ; skos:definition [ rdf:value "What it is." ] .'
         assert read(text).one().description == "What it is."
@@ -187,6 +192,17 @@ class TestLanguages:
         assert str(raised.value) == (
             "file has labels in several languages, 'en' (3), 'fi' (2): --language says which is the name"
         )
+
+    def test_those_of_rdfs_labels_too_where_no_concept_has_another(self) -> None:
+        text = HEAD + ':a a skos:Concept ; rdfs:label "a"@sv , "b"@fi .'
+        with pytest.raises(UserError, match=r"labels in several languages, 'fi' \(1\), 'sv' \(1\): --language"):
+            read(text)
+        assert read(text, language="sv").one().name == "a"
+
+    def test_a_concept_that_lacks_the_label_without_a_language_is_named_in_another(self) -> None:
+        found = read(HEAD + ':a a skos:Concept ; skos:prefLabel "a" . :b a skos:Concept ; skos:prefLabel "b"@sv .')
+        assert found.tags["http://example.org/b"].name == "b"
+        assert found.remarks == ["file: 'http://example.org/b': has no label without a language: the name is in sv"]
 
     def test_one_that_is_not_there_is_refused(self) -> None:
         with pytest.raises(UserError, match=r"file has no label in language 'sv'; its languages are 'en' \(3\)"):

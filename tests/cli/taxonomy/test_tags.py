@@ -149,8 +149,8 @@ class TestImport:
         [
             ("x.jsonl", "", "a tag as a JSON object on each line"),
             ("x.csv", "id,name\n", "a row for each tag below the header"),
-            ("x.ttl", "", "subjects of type skos:Concept"),
-            ("x.ttl", HEAD + ':a skos:prefLabel "a" .', "subjects of type skos:Concept"),
+            ("x.ttl", "", "subjects of type skos:Concept with a skos:prefLabel"),
+            ("x.ttl", HEAD + ':a skos:prefLabel "a" .', "subjects of type skos:Concept with a skos:prefLabel"),
             (
                 "x.json",
                 '[{"id": "a", "name": "A"}]',
