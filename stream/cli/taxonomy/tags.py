@@ -96,7 +96,7 @@ def diff(
             vocabulary.load_topic(comparison, load())
         else:
             with Comparison() as other:
-                vocabulary.load_file(other, against, None, wanted, None, may_be_empty=True)
+                vocabulary.load_file(other, against, None, wanted, None, is_other=True)
                 comparison.load_before((tag.id, tag, str(against)) for tag in other.after())
         for kind in ORDER:
             for change in comparison.changes(kind):

@@ -10,7 +10,7 @@ from tagbus.stream.app import console, published
 from tagbus.stream.app.places import files
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.codec import encode_record
-from tagbus.stream.errors import CheckFailed, Poison, UserError
+from tagbus.stream.errors import CheckFailed, Poison, UserError, shorten
 from tagbus.stream.kafka.limits import SizeLimit
 from tagbus.stream.vocabulary import forms
 from tagbus.stream.vocabulary.comparison import Comparison
@@ -53,21 +53,24 @@ def load_file(
     wanted: Choice,
     limit: SizeLimit | None,
     *,
-    may_be_empty: bool = False,
+    is_other: bool = False,
 ) -> None:
     """Read a file as the wanted side and print what is unusual in it. Prints wrong tags, then raises CheckFailed.
 
-    Raises UserError for a file in another format, which is most likely why one has no tags.
+    Raises UserError for a file in another format, which is most likely why one has no tags, and for a choice that has
+    no effect on it. `is_other`: the file that another is compared with; it may be empty, and of another form.
     """
     remarks, wrong = Remarks(), Said()
     with files.text(file) as (first, stream):
         found = form or forms.form_of(file, first)
+        if not is_other:
+            _require_effect(file, found, wanted)
         comparison.load_after(_fitting(forms.read(str(file), stream, found, wanted, remarks), limit), wrong)
     for line in remarks.lines():
         console.say(f"note: {line}")
     if wrong.count:
         raise CheckFailed(f"wrong tags: {wrong.count}; nothing is changed")
-    if comparison.is_empty() and not may_be_empty:
+    if comparison.is_empty() and not is_other:
         raise UserError(f"{file} has no tags; expected {forms.expected(found)}")
 
 
@@ -91,6 +94,15 @@ class Said:
             console.say(str(wrong))
         elif self.count == SAID + 1:
             console.say("and more")
+
+
+def _require_effect(file: Path, form: forms.Form, wanted: Choice) -> None:
+    """Raises UserError for a scheme or a collection in a form that has none: every tag of the file would be read."""
+    for option, iri in (("--scheme", wanted.scheme), ("--collection", wanted.collection)):
+        if iri is not None and form in ("csv", "tsv", "jsonl", "annif"):
+            raise UserError(
+                f"{option} {shorten(iri, 120)} has no effect on {file}, which is {form}, expected a file of SKOS"
+            )
 
 
 def _fitting(found: Iterator[Read], limit: SizeLimit | None) -> Iterator[Read]:

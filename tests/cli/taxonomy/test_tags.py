@@ -168,6 +168,12 @@ class TestImport:
         assert answer.err.splitlines()[-1] == f"tagbus: {path} has no tags; expected {expected}"
         assert filled.records() == len(TAGS)
 
+    @pytest.mark.parametrize("option", ["--scheme", "--collection"])
+    def test_what_chooses_concepts_of_skos_is_refused_for_another_form(self, tagbus: Cli, option: str) -> None:
+        answer = tagbus("tags", "export", "--from", "-", "--form", "csv", option, "x", stdin=b"id,name\na,ants\n")
+        assert (answer.code, answer.out) == (2, "")
+        assert answer.err == f"tagbus: {option} 'x' has no effect on -, which is csv, expected a file of SKOS\n"
+
     def test_what_a_file_deprecates_is_retired_also_where_others_stay(self, filled: Topic, tmp_path: Path) -> None:
         path = tmp_path / "old.ttl"
         path.write_text(HEAD + ":a owl:deprecated true .")
