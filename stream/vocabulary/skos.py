@@ -148,8 +148,14 @@ def _choose(scratch: Scratch, name: str, choice: Choice, remarks: Remarks) -> No
         (TYPE, _TYPES[0]),
     )
     # A concept replaced by a replaced concept is found in the next round.
-    while scratch.execute(_SUCCEEDED, (REPLACED, PREF, RDFS_LABEL)) > 0:
+    while scratch.execute(_SUCCEEDED) > 0:
         pass
+    if halves := scratch.number(_HALVES):
+        remarks.add(
+            "deprecated concepts with several successors, of which one is not among those read, are only retired",
+            name,
+            halves,
+        )
     blank = scratch.number(
         f"SELECT COUNT(*) FROM statement WHERE property = ? AND value = ? AND {_IS_BLANK}",  # noqa: S608
         (TYPE, _TYPES[0]),
@@ -169,12 +175,18 @@ _UNTYPED: Final = (
 )
 
 # Deprecated concepts with a label and a known successor.
-_SUCCEEDED: Final = (
-    "INSERT OR IGNORE INTO chosen SELECT DISTINCT subject, 1 FROM statement"  # noqa: S608
-    f" WHERE property = ? AND subject IN ({_GONE})"
+_HEIRS: Final = (
+    f"FROM statement WHERE property = {REPLACED} AND subject IN ({_GONE})"  # noqa: S608
     " AND value <> subject AND value IN (SELECT id FROM chosen)"
-    " AND subject IN (SELECT subject FROM statement WHERE property IN (?, ?) AND is_text)"
+    f" AND subject IN (SELECT subject FROM statement WHERE property IN ({PREF}, {RDFS_LABEL}) AND is_text)"
 )
+# With the known ones alone, a split would be a merge.
+_SUCCEEDED: Final = (
+    f"INSERT OR IGNORE INTO chosen SELECT DISTINCT subject, 1 {_HEIRS}"  # noqa: S608
+    f" AND subject NOT IN (SELECT subject FROM statement WHERE property = {REPLACED} AND NOT is_text"
+    " AND value <> subject AND value NOT IN (SELECT id FROM chosen))"
+)
+_HALVES: Final = f"SELECT COUNT(DISTINCT subject) {_HEIRS} AND subject NOT IN (SELECT id FROM chosen)"  # noqa: S608
 
 # The members of a collection, of its nested collections, and of the lists of ordered ones.
 _PARTS: Final = (

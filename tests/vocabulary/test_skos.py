@@ -150,7 +150,7 @@ class TestDeprecated:
     def test_its_successors_are_those_of_the_tag(self) -> None:
         found = read(
             HEAD + ':old rdfs:label "old" ; owl:deprecated true ; dct:isReplacedBy :a .'
-            ':older skos:prefLabel "older" ; owl:deprecated true ; dct:isReplacedBy :old , :elsewhere .'
+            ':older skos:prefLabel "older" ; owl:deprecated true ; dct:isReplacedBy :old , "see old" .'
             ':a a skos:Concept ; skos:prefLabel "a" ; skos:broader :old ; dct:isReplacedBy :old .'
         )
         assert found.deprecated == []
@@ -163,6 +163,19 @@ class TestDeprecated:
         assert (
             "file: 'http://example.org/older': successors that are not among those read are left out" in found.remarks
         )
+
+    def test_a_split_is_not_read_as_a_merge_where_a_successor_is_missing(self) -> None:
+        """What carries the old one would count for one of its successors, and no person has said for which."""
+        found = read(
+            HEAD + ':old rdfs:label "old" ; owl:deprecated true ; dct:isReplacedBy :a , :elsewhere .'
+            ':older rdfs:label "older" ; owl:deprecated true ; dct:isReplacedBy :old .'
+            ':a a skos:Concept ; skos:prefLabel "a" .'
+        )
+        assert found.one().id == "http://example.org/a"
+        assert found.deprecated == ["http://example.org/old", "http://example.org/older"]
+        assert found.remarks == [
+            "file: deprecated concepts with several successors, of which one is not among those read, are only retired"
+        ]
 
     @pytest.mark.parametrize(
         "more", ['rdfs:label "old" ; dct:isReplacedBy :b', "dct:isReplacedBy :a", 'rdfs:label "old"']
