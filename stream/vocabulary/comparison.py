@@ -106,6 +106,11 @@ class Comparison:
         self.scratch.execute("DELETE FROM after WHERE rowid NOT IN (SELECT MIN(rowid) FROM after GROUP BY id)")
         self.scratch.execute("DELETE FROM gone WHERE id IN (SELECT id FROM after)")
 
+    @property
+    def staying(self) -> str:
+        """A query of the ids of existing tags that stay where the file does not name them."""
+        return f"SELECT id FROM before WHERE replaced OR ({int(self._keep)} AND id NOT IN (SELECT id FROM gone))"  # noqa: S608 - a number
+
     def is_empty(self) -> bool:
         """Whether the file names no tag, not even to retire it."""
         return not self.scratch.number("SELECT EXISTS (SELECT 1 FROM after) OR EXISTS (SELECT 1 FROM gone)")

@@ -12,7 +12,7 @@ from tagbus.stream.vocabulary.comparison import Comparison
 from tagbus.stream.vocabulary.entry import SHOWN
 
 _UNKNOWN: Final = (
-    "FROM edge WHERE parent NOT IN (SELECT id FROM after) AND parent NOT IN (SELECT id FROM before)"
+    "FROM edge WHERE parent NOT IN (SELECT id FROM after) AND parent NOT IN ({staying})"
     " AND child IN (SELECT id FROM after)"
 )
 
@@ -21,13 +21,14 @@ def oddities(comparison: Comparison) -> Iterator[str]:
     """One line for each kind, and for each cycle. None of them is an error: cycles are never followed."""
     scratch = comparison.scratch
     for what, where in (("that are broader than themselves", "FROM edge WHERE child = parent"), _MISSING):
-        if count := scratch.number(f"SELECT COUNT(*) {where}"):
-            found = scratch.rows(f"SELECT child {where} ORDER BY child LIMIT {SHOWN}")
+        where = where.format(staying=comparison.staying)
+        if count := scratch.number(f"SELECT COUNT(DISTINCT child) {where}"):
+            found = scratch.rows(f"SELECT DISTINCT child {where} ORDER BY child LIMIT {SHOWN}")
             yield f"tags {what}: {count} ({listed([str(one) for (one,) in found], count)})"
     yield from _cycles(comparison)
 
 
-_MISSING: Final = ("with a broader tag that is neither in the file nor on the topic", _UNKNOWN)
+_MISSING: Final = ("with a broader tag that is neither in the file nor kept on the topic", _UNKNOWN)
 
 
 def _cycles(comparison: Comparison) -> Iterator[str]:

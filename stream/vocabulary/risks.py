@@ -10,10 +10,7 @@ from tagbus.stream.vocabulary.entry import SHOWN
 from tagbus.stream.vocabulary.hierarchy import listed
 
 # Tags that exist after the import: those that others replace stay where the file does not name them.
-_EXISTS: Final = (
-    "(next IN (SELECT id FROM after) OR next IN"
-    " (SELECT id FROM before WHERE (replaced OR {keep}) AND id NOT IN (SELECT id FROM gone)))"
-)
+_EXISTS: Final = "(next IN (SELECT id FROM after) OR next IN ({staying}))"
 _CHANGED: Final = (
     "child IN (SELECT after.id FROM after LEFT JOIN before ON before.id = after.id"
     " WHERE before.digest IS NOT after.digest)"
@@ -60,8 +57,8 @@ class Found:
             yield Risk(what, self.count, tuple(self.ids), self.item)
 
 
-def risks(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:
-    """The risks of an import, one for each kind. `keep`: whether tags that the file does not name stay."""
+def risks(comparison: Comparison) -> Iterator[Risk]:
+    """The risks of an import, one for each kind."""
     shown, back = Found("tag"), Found("tag")
     for change in comparison.changes("changed"):
         if (old := change.before) is None or (new := change.after) is None:
@@ -72,10 +69,10 @@ def risks(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:
             back.add(change.id)
     yield from shown.risk("show {} to contents that do not see them now")
     yield from back.risk("bring back {} that others replace now")
-    yield from _successors(comparison, keep=keep)
+    yield from _successors(comparison)
 
 
-def _successors(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:
+def _successors(comparison: Comparison) -> Iterator[Risk]:
     """Tags whose successors lead nowhere. Those that did so before, and stay as they are, are no risk."""
     scratch = comparison.scratch
     scratch.execute("CREATE TABLE successor (child TEXT, next TEXT, PRIMARY KEY (next, child)) WITHOUT ROWID")
@@ -83,7 +80,7 @@ def _successors(comparison: Comparison, *, keep: bool) -> Iterator[Risk]:
         "INSERT OR IGNORE INTO successor VALUES (?, ?)",
         ((tag.id, one) for tag in comparison.replaced() for one in tag.replaced_by),
     )
-    exists = _EXISTS.format(keep=int(keep))
+    exists = _EXISTS.format(staying=comparison.staying)
     for what, where in (
         (
             "replace {} by tags that are neither in the file nor kept on the topic",

@@ -97,16 +97,26 @@ class TestOddities:
                 ["3 tags are broader than each other in a cycle: 'a', 'b', 'c'"],
             ),
             (
-                [tag("a", parents="z")],
-                ["tags with a broader tag that is neither in the file nor on the topic: 1 ('a')"],
+                [tag("a", parents="zy")],
+                ["tags with a broader tag that is neither in the file nor kept on the topic: 1 ('a')"],
             ),
-            ([tag("e", parents="d")], []),
         ],
-        ids=["none", "self", "cycle", "missing", "on the topic"],
+        ids=["none", "self", "cycle", "missing"],
     )
     def test_they_are_said(self, after: list[Tag], lines: list[str]) -> None:
         with compared(BEFORE, after) as found:
             assert list(oddities(found)) == lines
+
+    def test_a_broader_tag_that_the_import_itself_retires_is_missing(self) -> None:
+        before, after = [tag("p"), tag("q"), replaced("r", "p")], [tag(child, parents=child.lower()) for child in "PQR"]
+        with compared(before, after) as found:
+            (line,) = oddities(found)
+            assert line.endswith(": 2 ('P', 'Q')")
+        with compared(before, [*after, Deprecated("file:9", "q")], keep=True) as found:
+            (line,) = oddities(found)
+            assert line.endswith(": 1 ('Q')")
+        with compared(before, after, keep=True) as found:
+            assert list(oddities(found)) == []
 
     def test_a_long_chain_is_none(self) -> None:
         after = [

@@ -14,7 +14,7 @@ def found(before: Sequence[Tag], after: Sequence[Tag], *, keep: bool = True) -> 
     with Comparison(keep=keep) as comparison:
         comparison.load_after((Entry(f"file:{line}", tag) for line, tag in enumerate(after, 1)), lambda _: None)
         comparison.load_before((tag.id, tag, "tags:0") for tag in before)
-        return [str(risk) for risk in risks(comparison, keep=keep)]
+        return [str(risk) for risk in risks(comparison)]
 
 
 def scoped(*scopes: str, tag: str = "a", name: str = "a") -> Tag:

@@ -64,7 +64,7 @@ def import_(
         counts = comparison.counts()
         for line in oddities(comparison):
             console.say(f"note: {line}")
-        risky = [str(risk) for risk in risks(comparison, keep=keep)]
+        risky = [str(risk) for risk in risks(comparison)]
         for line in risky:
             console.say(f"note: this import would {line}")
         console.print_line(str(counts))

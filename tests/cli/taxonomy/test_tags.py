@@ -212,7 +212,7 @@ class TestImport:
         assert answer.code == 0
         assert answer.err.splitlines()[:3] == [
             "note: tags that are broader than themselves: 1 ('c')",
-            "note: tags with a broader tag that is neither in the file nor on the topic: 1 ('d')",
+            "note: tags with a broader tag that is neither in the file nor kept on the topic: 1 ('d')",
             "note: 2 tags are broader than each other in a cycle: 'a', 'b'",
         ]
 
