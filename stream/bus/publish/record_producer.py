@@ -11,7 +11,7 @@ from tagbus.stream.bus.process.dead_letters import too_large
 from tagbus.stream.bus.processor import Outgoing
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Poison, TopicRecreated, UserError
-from tagbus.stream.kafka.errors import NO_TOPIC, RAISED, classify, error_of, lost, map_kafka_errors
+from tagbus.stream.kafka.errors import NO_TOPIC, PURGED, RAISED, classify, error_of, lost, map_kafka_errors
 
 _LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE})
 # The timeout of one request for a topic's metadata, while records are unconfirmed.
@@ -20,7 +20,6 @@ LIST_SECONDS = 2.0
 # those are others the client never confirms them, and each attempt would end after kafka.transaction_seconds. A broker
 # that is killed leads its partitions for 9 s more (broker.session.timeout.ms).
 RECREATED_SECONDS = 12.0
-_PURGED = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
 
 
 class RetryTransaction(Exception):
@@ -160,7 +159,7 @@ class RecordProducer:
 
     def purged(self) -> bool:
         """Whether records failed only because their transaction did: the next call reports the cause."""
-        return bool(self._failed) and all(error.code() in _PURGED for error, _ in self._failed)
+        return bool(self._failed) and all(error.code() in PURGED for error, _ in self._failed)
 
     def purge(self) -> None:
         """Drop unconfirmed records. Only without a transaction: aborting one drops its records, in order."""

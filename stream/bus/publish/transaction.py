@@ -20,7 +20,7 @@ from tagbus.stream.bus.in_flight import InFlight, InFlightBatch
 from tagbus.stream.bus.publish.record_producer import RecordProducer, RetryTransaction
 from tagbus.stream.config import Settings
 from tagbus.stream.errors import Fatal, Poison, TagbusError
-from tagbus.stream.kafka.errors import FENCED, NO_TOPIC, RAISED, classify, error_of
+from tagbus.stream.kafka.errors import FENCED, NO_COORDINATOR, NO_TOPIC, RAISED, classify, error_of
 from tagbus.stream.kafka.rights import REFUSED
 from tagbus.stream.retry import backoff
 
@@ -54,9 +54,7 @@ _WAITED_OUT = frozenset(
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._WAIT_COORD,
         KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.NOT_COORDINATOR,
+        *NO_COORDINATOR,
     }
 )
 

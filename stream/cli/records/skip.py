@@ -21,7 +21,7 @@ from tagbus.stream.contract.codec import Origin
 from tagbus.stream.errors import DependencyDown, FieldError, Skipped, TagbusError, UserError
 from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.access import failure
-from tagbus.stream.kafka.errors import classify, error_of
+from tagbus.stream.kafka.errors import NO_COORDINATOR, PURGED, classify, error_of
 from tagbus.stream.kafka.logs import report
 from tagbus.stream.kafka.message import record_of, recorded
 from tagbus.stream.kafka.metadata import list_partitions
@@ -32,6 +32,8 @@ STAGE = "operator"
 TRIES = 5
 # Timeout of a request to the brokers.
 SECONDS = 30.0
+# Between two requests while the group has no coordinator.
+PAUSE_SECONDS = 0.1
 
 
 Where = Annotated[str, typer.Argument(metavar="TOPIC:PARTITION:OFFSET", help="the record that blocks")]
@@ -59,10 +61,15 @@ def _require_stopped(settings: Settings) -> None:
     """Raises UserError that names the group's members if it has any."""
     # Keep a reference: if the client is garbage-collected, the future never resolves.
     group, admin = settings.kafka.group, clients.admin(settings.kafka)
-    try:
-        found = admin.describe_consumer_groups([group], request_timeout=SECONDS)[group].result()
-    except KafkaException as error:
-        raise failure(error, settings.kafka, f"group {group} cannot be described", settings.topics.content) from None
+    until, found = time.monotonic() + SECONDS, None
+    while found is None:
+        try:
+            found = admin.describe_consumer_groups([group], request_timeout=SECONDS)[group].result()
+        except KafkaException as error:
+            if error_of(error).code() not in NO_COORDINATOR or time.monotonic() > until:
+                doing = f"group {group} cannot be described"
+                raise failure(error, settings.kafka, doing, settings.topics.content) from None
+            time.sleep(PAUSE_SECONDS)
     if found.members:
         names = ", ".join(sorted(f"{member.client_id} at {member.host.lstrip('/')}" for member in found.members))
         raise UserError(
@@ -139,7 +146,10 @@ def _in_one_transaction(settings: Settings, consumer: Consumer, letter: Outgoing
     _step(settings, "init", lambda: producer.init_transactions(SECONDS))
     producer.begin_transaction()
     try:
-        _produce(settings, producer, letter)
+        error = _undelivered(settings, producer, letter)
+        # With a purged letter the next step fails, and says why.
+        if error is not None and error.code() not in PURGED:
+            raise _unpublished(settings, letter, error)
         _step(settings, "offsets", lambda: producer.send_offsets_to_transaction(offsets, group, SECONDS))
         _step(settings, "commit", lambda: producer.commit_transaction(SECONDS))
     except TagbusError:
@@ -151,7 +161,9 @@ def _in_one_transaction(settings: Settings, consumer: Consumer, letter: Outgoing
 
 def _one_after_the_other(settings: Settings, consumer: Consumer, letter: Outgoing, spot: Origin) -> None:
     """At least once: confirm the letter, then commit."""
-    _produce(settings, clients.result_producer(settings, report), letter)
+    error = _undelivered(settings, clients.result_producer(settings, report), letter)
+    if error is not None:
+        raise _unpublished(settings, letter, error)
     try:
         consumer.commit(offsets=[TopicPartition(spot.topic, spot.partition, spot.offset + 1)], asynchronous=False)
     except KafkaException as error:
@@ -160,7 +172,8 @@ def _one_after_the_other(settings: Settings, consumer: Consumer, letter: Outgoin
         ) from None
 
 
-def _produce(settings: Settings, producer: Producer, letter: Outgoing) -> None:
+def _undelivered(settings: Settings, producer: Producer, letter: Outgoing) -> KafkaError | None:
+    """Send the letter; the error if brokers did not take it."""
     errors: list[KafkaError] = []
 
     def report(error: KafkaError | None, _: Message) -> None:
@@ -170,8 +183,11 @@ def _produce(settings: Settings, producer: Producer, letter: Outgoing) -> None:
     producer.produce(letter.topic, letter.value, letter.key, on_delivery=report, headers=list(letter.headers))
     if producer.flush(SECONDS):
         raise DependencyDown(f"{settings.kafka.brokers} did not confirm the letter within {SECONDS:.0f} s")
-    if errors:
-        raise failure(errors[0], settings.kafka, "the letter was not published", letter.topic, "Write")
+    return errors[0] if errors else None
+
+
+def _unpublished(settings: Settings, letter: Outgoing, error: KafkaError) -> TagbusError:
+    return failure(error, settings.kafka, "the letter was not published", letter.topic, "Write")
 
 
 def _step(settings: Settings, name: str, call: Callable[[], None]) -> None:

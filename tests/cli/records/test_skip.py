@@ -1,12 +1,15 @@
 """`tagbus skip` on Apache Kafka: one record is set aside and the group moves past it, or nothing changes."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tagbus.stream.contract.codec import read_dead_letter
+from tagbus.stream.kafka import clients
 from tagbus.stream.kafka.message import record_of
 from tests.cli.harness import Cli
 from tests.cli.records.test_publish import settings
@@ -162,3 +165,57 @@ def test_a_record_time_in_microseconds_counts_as_none(kafka: Broker, given: dict
     assert answer.code == 0
     assert committed(given) == 6
     assert f"record 1:5 has the timestamp {MICROSECONDS}, expected milliseconds from 1970 to 9999" in answer.err
+
+
+class RefusedFirst:
+    """A producer whose transaction is refused before its record is sent: a race in the real one."""
+
+    def produce(self, *_: object, on_delivery: Callable[[KafkaError, None], None], **__: object) -> None:
+        self._report = on_delivery
+
+    def flush(self, _: float) -> int:
+        self._report(KafkaError(KafkaError._PURGE_QUEUE), None)
+        return 0
+
+    def send_offsets_to_transaction(self, *_: object) -> None:
+        raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+
+    def init_transactions(self, _: float) -> None: ...
+
+    def begin_transaction(self) -> None: ...
+
+    def abort_transaction(self, _: float) -> None: ...
+
+
+def test_a_transaction_that_is_refused_before_the_letter_is_sent_says_why(
+    given: dict[str, str], tagbus: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "result_producer", lambda *_: RefusedFirst())
+
+    answer = tagbus("skip", place(given, 0), settings=given)
+
+    assert answer.code == 2
+    assert f"Write on topic {given['TOPICS__DEAD_LETTERS']}" in answer.one_line()
+    assert committed(given) < 0
+
+
+def test_a_group_whose_coordinator_moves_is_asked_again(
+    kafka: Broker, given: dict[str, str], tagbus: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is the first group of a cluster."""
+    real, asked = AdminClient.describe_consumer_groups, []
+
+    def describe(admin: AdminClient, groups: list[str], **options: float) -> object:
+        asked.append(groups)
+        if len(asked) > 1:
+            return real(admin, groups, **options)
+        moved: Future[object] = Future()
+        moved.set_exception(KafkaException(KafkaError(KafkaError.NOT_COORDINATOR)))
+        return dict.fromkeys(groups, moved)
+
+    monkeypatch.setattr(AdminClient, "describe_consumer_groups", describe)
+
+    assert tagbus("skip", place(given, 0), settings=given).code == 0
+
+    assert len(asked) == 2
+    assert len(consume_all(kafka.address, given["TOPICS__DEAD_LETTERS"])) == 1
