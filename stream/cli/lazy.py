@@ -60,7 +60,7 @@ def _command(name: str, defined: object) -> Command:
 
 
 def finite(command: Callable[P, T]) -> Callable[P, T]:
-    """The command, with UserError for an option that is nan or infinite: typer's limits let nan pass."""
+    """The command, with UserError for an option that is nan or infinite: both pass typer where it has no limit."""
 
     @wraps(command)
     def checked(*args: P.args, **options: P.kwargs) -> T:

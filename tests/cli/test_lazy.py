@@ -52,7 +52,7 @@ def test_they_can_be_added_and_taken_away() -> None:
 
 
 @pytest.mark.parametrize("command", ["ping --seconds inf", "run --rate nan", "release build one --every inf"])
-def test_a_number_without_an_end_is_refused(command: str) -> None:
+def test_nan_and_infinity_are_refused(command: str) -> None:
     name, *arguments = command.split()
     with pytest.raises(UserError, match="expected a finite number"):
         service_commands()[name].main(arguments, standalone_mode=False)

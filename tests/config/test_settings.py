@@ -249,7 +249,7 @@ def test_an_empty_value_is_as_none(monkeypatch: pytest.MonkeyPatch, path: str) -
 
 @pytest.mark.parametrize("given", ["inf", "-inf", "nan"])
 @pytest.mark.parametrize("path", [path for path, value in leaves(Settings()) if isinstance(value, float)])
-def test_a_number_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch, path: str, given: str) -> None:
+def test_nan_and_infinity_are_refused(monkeypatch: pytest.MonkeyPatch, path: str, given: str) -> None:
     variable = "TAGBUS_" + path.upper().replace(".", "__")
     monkeypatch.setenv(variable, given)
 
