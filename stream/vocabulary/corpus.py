@@ -26,6 +26,8 @@ from tagbus.stream.vocabulary.table import Row, bare, rows, split
 
 Form: TypeAlias = Literal["jsonl", "csv", "tsv", "annif", "folder"]
 
+# URIs that something other than a space separates. One tag of that name would be in no taxonomy.
+_SEVERAL: Final = re.compile(r"[<>]|[,;](?:$|[a-z][a-z0-9+.-]*://)")
 SUFFIXES: Final[dict[str, Form]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 LISTS: Final = ("accepted", "rejected", "scopes")
 COLUMNS: Final = ("id", "title", "text", *LISTS, "time")
@@ -158,7 +160,8 @@ def _table(name: str, stream: BinaryIO, delimiter: str, remarks: Remarks) -> Ite
         if isinstance(row, Wrong):
             yield row
         elif ANNIF_URIS in row.cells:
-            yield from of_annif(row.place, _annif_row(row), remarks)
+            document = _annif_row(row)
+            yield from [document] if isinstance(document, Wrong) else of_annif(row.place, document, remarks)
         else:
             for column in row.besides(COLUMNS):
                 remarks.add(f"column {shorten(column)} is ignored; the columns are {', '.join(COLUMNS)}", row.place)
@@ -177,8 +180,11 @@ def _fields(row: Row) -> dict[str, object]:
     return {**plain, **times, **{column: split(row.cells.get(column, "")) for column in LISTS}}
 
 
-def _annif_row(row: Row) -> Document:
-    subjects = tuple(_Subject(uri=uri) for uri in row.cells[ANNIF_URIS].split())
+def _annif_row(row: Row) -> Document | Wrong:
+    uris = row.cells[ANNIF_URIS].split()
+    if several := [uri for uri in uris if _SEVERAL.search(bare(uri))]:
+        return Wrong(row.place, f"{ANNIF_URIS}: {shorten(several[0])} is wrong, expected URIs with spaces between")
+    subjects = tuple(_Subject(uri=uri) for uri in uris)
     title = {"title": row.cells["title"]} if "title" in row.cells else {}
     identity = row.cells.get("document_id") or None
     return Document(document_id=identity, text=row.cells.get("text", ""), metadata=title, subjects=subjects)
@@ -193,7 +199,7 @@ def _short_texts(name: str, stream: BinaryIO, remarks: Remarks) -> Iterator[Know
         text, tab, uris = line.rstrip("\r\n").partition("\t")
         if not tab:
             yield Wrong(place, f"{shorten(text)} is wrong, expected text, tab, <URI> <URI>")
-        elif strange := [uri for uri in uris.split() if bare(uri) == uri]:
+        elif strange := [uri for uri in uris.split() if bare(uri) == uri or _SEVERAL.search(bare(uri))]:
             # A table that is not ours would become decisions with words as tags.
             yield Wrong(place, f"{shorten(strange[0])} is wrong, expected text, tab, <URI> <URI>")
         else:

@@ -51,6 +51,11 @@ class TestShortTexts:
     def test_a_tag_that_is_not_in_angle_brackets_is_wrong(self, uris: str) -> None:
         assert wrong(f"1\t{uris}\n", "annif") == "file:1: 'Hello' is wrong, expected text, tab, <URI> <URI>"
 
+    @pytest.mark.parametrize("uris", [f"<{A}>,<{B}>", f"<{A}>, <{B}>", f"<{A}><{B}>", f"<{A},{B}>"])
+    def test_uris_with_something_else_than_a_space_between_are_wrong(self, uris: str) -> None:
+        """They would be one tag that no taxonomy has."""
+        assert "is wrong, expected text, tab, <URI> <URI>" in wrong(f"Bees\t{uris}\n", "annif")
+
     @pytest.mark.parametrize("text", ["", " ", "\u200b"])
     def test_a_line_without_a_text_is_left_out_and_that_is_said(self, text: str) -> None:
         """All of them would be one content, with the tags of each."""
@@ -61,6 +66,12 @@ class TestShortTexts:
 
 
 class TestTable:
+    @pytest.mark.parametrize("uris", [f"{A},{B}", f"<{A}>;<{B}>", f"{A}, {B}"])
+    def test_uris_in_annifs_csv_with_something_else_than_a_space_between_are_wrong(self, uris: str) -> None:
+        found = wrong(f'text,subject_uris\nBees,"{uris}"\n', "csv")
+        assert found.startswith("file:2: subject_uris: ")
+        assert "is wrong, expected URIs with spaces between" in found
+
     def test_annifs_csv(self) -> None:
         text = f'document_id,text,subject_uris,title\nd1,"Bees, in the city",<{A}> {B},Bees\n'
         assert one(text, "csv").exemplar == Exemplar(id="d1", title="Bees", text="Bees, in the city", accepted=(A, B))

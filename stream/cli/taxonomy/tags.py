@@ -124,6 +124,10 @@ def export(
     """Write the tags by id, replaced ones marked: SKOS, CSV, TSV, JSON lines, or Annif's vocabulary (ids and names in
     force)."""
     target = to or ("jsonl" if out is None else forms.form_of(out))
+    of_files = {"--form": form, "--alias-language": alias_language, "--scheme": scheme, "--collection": collection}
+    given = [name for name, value in {**of_files, "--notations": notations}.items() if value]
+    if source is None and given:
+        raise UserError(f"{given[0]} chooses what is read from a file: give --from, or leave it out")
     with Comparison() as comparison:
         if source is None:
             vocabulary.load_topic(comparison, load())

@@ -173,6 +173,9 @@ class TestImport:
         answer = tagbus("tags", "export", "--from", "-", "--form", "csv", option, "x", stdin=b"id,name\na,ants\n")
         assert (answer.code, answer.out) == (2, "")
         assert answer.err == f"tagbus: {option} 'x' has no effect on -, which is csv, expected a file of SKOS\n"
+        # Nor is there anything to choose from on the topic.
+        answer = tagbus("tags", "export", option, "x")
+        assert answer.err == f"tagbus: {option} chooses what is read from a file: give --from, or leave it out\n"
 
     def test_what_a_file_deprecates_is_retired_also_where_others_stay(self, filled: Topic, tmp_path: Path) -> None:
         path = tmp_path / "old.ttl"
