@@ -34,6 +34,7 @@ from tagbus.stream.recall.base import Recaller
 from tagbus.stream.recall.component import Component, Part, Replica, Surroundings
 from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.pool import Numbers
+from tagbus.stream.recall.taxonomy.unseen import Unseen
 from tagbus.stream.tagger import Pipeline, Stage, Tagger, Taxonomy
 from tagbus.stream.tagger.calibrate import Calibrate
 from tagbus.stream.tagger.hierarchy import WithBroader, WithoutBroader
@@ -64,7 +65,8 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class TaggingStack:
     """Everything that tagging with one release needs, except what fills the memory. `parts` by component name.
-    `hierarchy`: the stage that drops or adds broader tags, if the settings ask for one."""
+    `unseen`: the tags that C2T finds, if not all. `hierarchy`: the stage that drops or adds broader tags, if the
+    settings ask for one."""
 
     settings: Settings
     encoder: Encoder
@@ -72,6 +74,7 @@ class TaggingStack:
     components: Components
     parts: Mapping[str, Part]
     graph: GraphRecall
+    unseen: Unseen | None
     stages: Sequence[Stage]
     select: Select
     hierarchy: Sequence[Stage]
@@ -159,6 +162,8 @@ class TaggingStack:
     def _listeners(self) -> dict[str, list[Listener]]:
         """The listeners of each kind that has any."""
         found: dict[str, list[Listener]] = {TAGS.name: [self.graph.standing.change]}
+        if self.unseen is not None:
+            found[TAGS.name].append(self.unseen.change)
         for kind, listener in chain.from_iterable(part.listeners.items() for part in self.parts.values()):
             found.setdefault(kind, []).append(listener)
         return found
@@ -253,8 +258,8 @@ async def _assembled(
     parts = await components.open(Surroundings(settings, encoder.release, memory, open_), exits)
     ranked = parts.get(trees.NAME)
     known = ranked.ranker.known if isinstance(ranked, RankerPart) else ()
-    recall = encoder.release.recall
-    graph = GraphRecall(memory.tags, memory.exemplars, recall, settings.recall, settings.tagger.neighbours)
+    recall, unseen = encoder.release.recall, _unseen(settings, memory, parts)
+    graph = GraphRecall(memory.tags, memory.exemplars, recall, settings.recall, settings.tagger.neighbours, unseen)
     reads = plan.reads.union(*(part.reads for part in parts.values()))
     asked = await judging(settings, memory, graph, plan.given, exits)
     made = Ingredients(settings, encoder, memory, graph, parts, Numbers(known, graph.numbers), reads, asked)
@@ -262,7 +267,16 @@ async def _assembled(
     scored = {one.name: one.lists[0] for one, _ in components.on if one.lists} | {JUDGE: JUDGE}
     select = Select(graph, scored, settings.tagger.tags)
     hierarchy = _hierarchy(settings, graph)
-    return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select, hierarchy, plan.optional)
+    optional = plan.optional
+    return TaggingStack(
+        settings, encoder, memory, components, parts, graph, unseen, stages, select, hierarchy, optional
+    )
+
+
+def _unseen(settings: Settings, memory: Memory, parts: Mapping[str, Part]) -> Unseen | None:
+    """The only tags that C2T is to find, if not all."""
+    known = frozenset[str]().union(*(part.knows for part in parts.values()))
+    return Unseen(known, memory.tags) if known and not settings.recall.c2t_trained else None
 
 
 def _hierarchy(settings: Settings, graph: GraphRecall) -> Sequence[Stage]:

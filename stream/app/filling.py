@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from tagbus.stream.app.releases.collection import settle
-from tagbus.stream.config import Settings
+from tagbus.stream.config import MemorySettings, Settings
 from tagbus.stream.contract.codec import encode_record
 from tagbus.stream.contract.events import Exemplar, Knowledge, Tag
 from tagbus.stream.encoder.release import Release
@@ -16,7 +16,7 @@ from tagbus.stream.memory import Carried, Memory, Store, memory_of
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hnsw import HnswStore
 from tagbus.stream.memory.kinds import KINDS, Kind
-from tagbus.stream.memory.open import files_folder
+from tagbus.stream.memory.open import files_folder, index_options
 
 # Sorting by length saves more padding in larger chunks; at 2,048 a progress bar still moves.
 CHUNK: Final = 2048
@@ -27,16 +27,22 @@ async def cached_memory(
 ) -> Memory:
     """An in-process memory for vectors of `release`, with the embeddings cached in `folder` by an earlier run. Search
     is exact unless memory.kind is hnsw."""
-    made = HnswStore if settings.memory.kind == "hnsw" else ExactStore
-    files = files_folder(settings.memory)
 
     async def store(kind: str, carried: Carried) -> ExactStore:
+        found = _empty(settings.memory, release, carried)
         place = None if folder is None else folder / release.name / kind
-        if place is None or not place.exists():
-            return made(release.name, release.dimension, carried, files)
-        return await made.load(place, release.name, release.dimension, carried, files)
+        if place is not None and place.exists():
+            await found.take(place)
+        return found
 
     return await memory_of(store, kinds)
+
+
+def _empty(settings: MemorySettings, release: Release, carried: Carried) -> ExactStore:
+    if settings.kind != "hnsw":
+        return ExactStore(release.name, release.dimension, carried)
+    files = files_folder(settings)
+    return HnswStore(release.name, release.dimension, carried, files, index_options(settings))
 
 
 async def save_memories(folder: Path, memories: Sequence[Memory]) -> None:

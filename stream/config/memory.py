@@ -46,6 +46,15 @@ class MemorySettings(CollectionSettings):
     path: Path | None = Field(
         None, description="folder of the embedded engine, or of hnsw's vectors on disk; a temporary one if unset"
     )
+    index_dimensions: int | None = Field(
+        None,
+        ge=8,
+        description="how many numbers of a vector hnsw's index holds, the first ones, for an encoder that was trained "
+        "with shorter vectors; results are scored by the whole vectors; unset: all",
+    )
+    index_visited: int = Field(
+        160, ge=16, le=8_192, description="points of hnsw's index that a search visits, at least"
+    )
     url: PlainUrl = Field("http://127.0.0.1:6333", description="Qdrant server, with its port")
     api_key: Key | None = None
     ca_file: Path | None = Field(None, description="PEM of the authority that signed the server's certificate")

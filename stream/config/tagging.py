@@ -12,6 +12,9 @@ class RecallSettings(Section):
     """Overrides of the release's recall parameters; unset: the release's fitted value."""
 
     c2t: bool = Field(True, description="recall by similarity of content and tag (LLM4Tag, C2T)")
+    c2t_trained: bool = Field(
+        True, description="C2T also searches the tags that a trained component scores for every content anyway"
+    )
     c2c2t: bool = Field(True, description="recall through similar contents (LLM4Tag, C2C2T)")
     c2t_threshold: float | None = Field(None, ge=-1, le=1, description="minimum cosine of content and tag")
     c2t_limit: int | None = Field(None, ge=1, description="candidates by C2T at most")

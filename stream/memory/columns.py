@@ -4,7 +4,7 @@ Rows 0 to n - 1 are in use, without a gap. Payloads are kept as JSON: bytes take
 and garbage collection does not traverse them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from sys import intern
@@ -116,11 +116,11 @@ class Columns:
         seen = self._scopes.visible(scopes)[self._sets[: len(self)]]
         return seen if valid is None else seen & valid
 
-    def count_visible(self, scopes: frozenset[str] | None, at: datetime | None = None) -> int:
-        """How many rows a content of these scopes sees, among those valid at that time."""
-        if at is not None and (visible := self.visible(scopes, at)) is not None:
-            return int(np.count_nonzero(visible))
-        return self._scopes.count(scopes)
+    def chosen(self, keys: Collection[str]) -> Flags:
+        """Which rows have one of these keys, bool [n]."""
+        found = np.zeros(len(self), np.bool_)
+        found[[row for key in keys if (row := self._rows.get(key)) is not None]] = True
+        return found
 
     def keys_of(self, rows: Ints) -> list[str]:
         """The key of each row."""

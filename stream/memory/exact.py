@@ -7,7 +7,7 @@ their batch or row.
 
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -73,6 +73,11 @@ class ExactStore:
         """The `limit` most similar points of each query, float32 [n, d] of unit length, best first; ties by key."""
         check_queries(queries, self.dimension, limit, scopes)
         return await self._serial.search(self._search, queries, limit, scopes, at)
+
+    async def search_among(self, queries: Vectors, limit: int, keys: Collection[str], scopes: Scopes = None) -> Hits:
+        """As `search`, among the points of these keys."""
+        check_queries(queries, self.dimension, limit, scopes)
+        return await self._serial.search(self._search, queries, limit, scopes, None, keys)
 
     async def fetch(self, keys: Sequence[str]) -> dict[str, Payload]:
         """The payloads of the existing keys."""
@@ -154,22 +159,31 @@ class ExactStore:
         if row != last:
             self._vectors.move(last, row)
 
-    def _search(self, queries: Vectors, limit: int, scopes: Scopes, at: datetime | None) -> Hits:
+    def _search(
+        self,
+        queries: Vectors,
+        limit: int,
+        scopes: Scopes,
+        at: datetime | None,
+        among: Collection[str] | None = None,
+    ) -> Hits:
         found = [_NOTHING] * len(queries)
-        for seen, members in groups(scopes, len(queries)):
-            best = self._nearest(queries[members], limit, seen, at)
+        for seen_by, members in groups(scopes, len(queries)):
+            visible = self._columns.visible(seen_by, at)
+            if among is not None:
+                chosen = self._columns.chosen(among)
+                visible = chosen if visible is None else chosen & visible
+            seen = len(self._columns) if visible is None else int(np.count_nonzero(visible))
+            best = self._nearest(queries[members], limit, visible, seen)
             for query, one in zip(members.tolist(), best, strict=True):
                 found[query] = one
         return self._columns.hits(found)
 
-    def _nearest(
-        self, queries: Vectors, limit: int, scopes: frozenset[str] | None, at: datetime | None
-    ) -> list[Ranked]:
-        """The best rows of each query, among those that these scopes see and that are valid at that time."""
-        limit = min(limit, self._columns.count_visible(scopes, at))
+    def _nearest(self, queries: Vectors, limit: int, visible: Flags | None, seen: int) -> list[Ranked]:
+        """The best rows of each query, among the `seen` ones that are visible, bool by row; None: all."""
+        limit = min(limit, seen)
         if limit == 0:
             return [_NOTHING] * len(queries)
-        visible = self._columns.visible(scopes, at)
         block = max(1, min(QUERIES, PLACES // limit))
         found: list[Ranked] = []
         for start in range(0, len(queries), block):

@@ -12,25 +12,22 @@ is set apart, and every search compares it. Earlier points are probed again as o
 links.
 """
 
-import errno
-import hashlib
 import logging
 import math
-import uuid
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
-from tagbus.stream.errors import UserError, shorten
+from tagbus.stream.errors import UserError
 from tagbus.stream.memory.checks import Batch
 from tagbus.stream.memory.exact import ExactStore, Ranked
 from tagbus.stream.memory.hits import Carried, Flags, Floats, Ints
-from tagbus.stream.memory.saved import CHUNK, VECTORS
+from tagbus.stream.memory.rows import index as index_files
+from tagbus.stream.memory.saved import CHUNK
 from tagbus.stream.memory.store import Vectors
 
 if TYPE_CHECKING:
@@ -47,9 +44,9 @@ LINKS = 24
 ADD = 128
 SEEK = 160
 # Rows beyond the limit that are scored again, because eight bits blur their order: without them 97.7% of the 100
-# nearest of 60,000 are found, with 10 or 50 of them 98.2%. Float16 finds as many; its index takes twice the time and
-# the bytes.
-MARGIN = 10
+# nearest of 60,000 are found, with 10 or 50 98.2%, as in float16, which takes twice the time and bytes. An index of cut
+# vectors needs more.
+MARGIN, CUT_MARGIN = 10, 30
 # Numbers of a unit vector beyond this many times 1 / sqrt(d) are clipped; almost none of MiniLM's are.
 RANGE = 6.0
 # Where more than this share of the points is requested, the index would visit most of them.
@@ -65,9 +62,8 @@ SPARE = 3.2
 # requests take longer is searched exactly.
 ROWS = 200
 
-# Probes of an added point, how similar they are to it, and how many points of the graph they visit: fewer than a search
-# does, so a search finds what they find. They miss none of 24,813 names of subjects; of 300 random vectors added to
-# these a probe misses 69% and a search 29%. A probe takes 0.07 ms of CPU.
+# Probes of an added point, their similarity to it, and how many points of the graph they visit: fewer than a search
+# does. They miss none of 24,813 names; of 300 random vectors among these 69%, a search 29%. A probe takes 0.07 ms.
 PROBES = 3
 NEAR = 0.6
 LOOK = 32
@@ -76,19 +72,13 @@ SLACK = 0.01
 # The most points that are set apart, the last ones added: comparing a batch of 64 with them takes 10 ms of CPU.
 APART = 8_192
 
-INDEX: Final = "hnsw.usearch"
-KEPT: Final = "hnsw.json"
 
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """How many numbers of a vector the index holds, the first ones (None: all), and how many points a search visits."""
 
-class Kept(BaseModel):
-    """`hnsw.json` beside an index: how it was built, the SHA-256 of its vectors and of itself, and the rows apart."""
-
-    model_config = ConfigDict(frozen=True)
-
-    made: str
-    vectors: str
-    index: str
-    apart: tuple[NonNegativeInt, ...]
+    numbers: int | None = None
+    visited: int = SEEK
 
 
 class HnswStore(ExactStore):
@@ -97,10 +87,20 @@ class HnswStore(ExactStore):
     Adding or changing a point takes 0.5 to 1 ms of CPU, and searches wait for it as for any upsert.
     """
 
-    def __init__(self, release: str, dimension: int, carried: Carried | None = None, files: Path | None = None) -> None:
+    def __init__(
+        self,
+        release: str,
+        dimension: int,
+        carried: Carried | None = None,
+        files: Path | None = None,
+        options: IndexOptions | None = None,
+    ) -> None:
         """As an exact store's. Raises UserError if usearch is missing."""
         super().__init__(release, dimension, carried, files)
-        self._index = _empty(dimension)
+        options = options or IndexOptions()
+        self._index = _empty(min(options.numbers or dimension, dimension))
+        self._visited = options.visited
+        self._margin = MARGIN if self._index.ndim == dimension else CUT_MARGIN
         # Rows; the first ones are dropped first.
         self._apart = np.zeros(0, np.int64)
         # All rows before this one have been probed again.
@@ -117,7 +117,7 @@ class HnswStore(ExactStore):
 
     def _add(self, rows: Ints) -> None:
         for some in _chunks(rows):
-            self._index.add(some.astype(np.uint64), _bytes(self._vectors.gather(some)), threads=1)
+            self._index.add(some.astype(np.uint64), _bytes(self._vectors.gather(some), self._index.ndim), threads=1)
         self._probe(np.sort(rows), np.setdiff1d(self._earlier(len(rows)), rows))
 
     def _probe(self, added: Ints, earlier: Ints) -> None:
@@ -148,12 +148,14 @@ class HnswStore(ExactStore):
 
     def _far(self, rows: Ints, probes: int) -> Flags:
         """Which of the rows a query near them misses: what it finds is less similar to it."""
-        vectors, far = self._vectors.gather(rows), np.zeros(len(rows), np.bool_)
+        length = self._index.ndim
+        vectors, far = _cut(self._vectors.gather(rows), length), np.zeros(len(rows), np.bool_)
         for _ in range(probes):
             queries = _near(vectors, self._random)
             found = [next(iter(one), rows[0]) for one in _found(self._index, queries, 1, LOOK)]
             nearest, places = np.unique(np.array(found), return_inverse=True)
-            far |= _dots(self._vectors.gather(nearest)[places], queries) < _dots(vectors, queries) - SLACK
+            others = _cut(self._vectors.gather(nearest), length)[places]
+            far |= _dots(others, queries) < _dots(vectors, queries) - SLACK
         return far
 
     def _close_gap(self, row: int) -> None:
@@ -165,23 +167,19 @@ class HnswStore(ExactStore):
             self._index.rename(last, row)
             self._apart[self._apart == last] = row
 
-    def _nearest(
-        self, queries: Vectors, limit: int, scopes: frozenset[str] | None, at: datetime | None
-    ) -> list[Ranked]:
-        seen = self._columns.count_visible(scopes, at)
+    def _nearest(self, queries: Vectors, limit: int, visible: Flags | None, seen: int) -> list[Ranked]:
         if not len(queries) or seen < max(FLOOR, PART * limit):
-            return super()._nearest(queries, limit, scopes, at)
-        visible = self._columns.visible(scopes, at)
-        enough = limit + MARGIN
+            return super()._nearest(queries, limit, visible, seen)
+        enough = limit + self._margin
         if visible is None:
-            found = _found(self._index, queries, enough, SEEK)
+            found = _found(self._index, queries, enough, self._visited)
         else:
             found = self._found_visible(queries, enough, visible, seen)
         ranked = [self._scored(query, rows) for query, rows in zip(queries, found, strict=True)]
         ranked = self._with_apart(queries, ranked, limit, visible)
         # Rows beyond these may tie with the last rank.
         open_ = [n for n, (rows, scores) in enumerate(ranked) if len(rows) <= limit or scores[-1] == scores[limit - 1]]
-        exact = dict(zip(open_, super()._nearest(queries[open_], limit, scopes, at), strict=True)) if open_ else {}
+        exact = dict(zip(open_, super()._nearest(queries[open_], limit, visible, seen), strict=True)) if open_ else {}
         return [exact.get(n) or self._best(rows, scores, limit) for n, (rows, scores) in enumerate(ranked)]
 
     def _found_visible(self, queries: Vectors, enough: int, visible: Flags, seen: int) -> list[Ints]:
@@ -190,7 +188,7 @@ class HnswStore(ExactStore):
         shares, wanted = self._shares(queries, visible, seen), enough + SPARE * math.sqrt(enough)
         for share in np.unique(shares[shares * seen > ROWS * wanted]):
             members = np.flatnonzero(shares == share)
-            each = _found(self._index, queries[members], math.ceil(wanted / share), SEEK)
+            each = _found(self._index, queries[members], math.ceil(wanted / share), self._visited)
             for query, rows in zip(members, each, strict=True):
                 found[query] = rows[visible[rows]][:enough]
         return found
@@ -223,25 +221,18 @@ class HnswStore(ExactStore):
 
     def _keep(self, folder: Path) -> None:
         """Save the index beside the points in the folder, which are these."""
-        draft = folder / f".{INDEX}.{uuid.uuid4().hex}"
-        try:
-            _save(self._index, draft)
-            kept = _described(folder / VECTORS, draft, tuple(self._apart.tolist()))
-            draft.replace(folder / INDEX)
-            (folder / KEPT).write_text(kept.model_dump_json() + "\n", encoding="utf-8")
-        finally:
-            draft.unlink(missing_ok=True)
+        index_files.keep(folder, self._index, _made(self._index.ndim), tuple(self._apart.tolist()))
 
     def _clear(self) -> None:
         super()._clear()
-        self._index = _empty(self.dimension)
+        self._index = _empty(self._index.ndim)
         self._apart, self._probed = np.zeros(0, np.int64), 0
 
     def _read(self, folder: Path) -> None:
         """Read the index. If the folder has none of these points, build it, and save it if the folder is writable."""
         super()._read(folder)
-        if (kept := _kept(folder)) is not None:
-            self._index.load(str(folder / INDEX))
+        if (kept := index_files.kept(folder, _made(self._index.ndim))) is not None:
+            self._index.load(str(folder / index_files.INDEX))
             self._apart = np.array(kept.apart, np.int64)
             return
         log.info("building the index of %d points of %s", len(self._columns), folder)
@@ -263,13 +254,21 @@ def _empty(dimension: int) -> "Index":
     return Index(ndim=dimension, metric="ip", dtype="i8", connectivity=LINKS, expansion_add=ADD, expansion_search=SEEK)
 
 
-def _bytes(vectors: Vectors) -> NDArray[np.int8]:
-    """Unit vectors float32 [n, d] in eight bits a number, in the order of dot products.
+def _bytes(vectors: Vectors, length: int) -> NDArray[np.int8]:
+    """Unit vectors float32 [n, d], cut, in eight bits a number, in the order of dot products.
 
     Numbers of a unit vector are about 1 / sqrt(d) in size. usearch would leave them between -6 and 6 of 127 at 384.
     """
-    scale = 127 / min(1.0, RANGE / vectors.shape[1] ** 0.5)
-    return np.asarray(np.rint(vectors * np.float32(scale)).clip(-127, 127), np.int8)
+    scale = 127 / min(1.0, RANGE / length**0.5)
+    return np.asarray(np.rint(_cut(vectors, length) * np.float32(scale)).clip(-127, 127), np.int8)
+
+
+def _cut(vectors: Vectors, length: int) -> Vectors:
+    """The first numbers of unit vectors float32 [n, d], of unit length again."""
+    if length == vectors.shape[1]:
+        return vectors
+    some = vectors[:, :length]
+    return np.asarray(some / np.sqrt(_dots(some, some)).clip(1e-9)[:, None], np.float32)
 
 
 def _chunks(rows: Ints) -> Iterator[Ints]:
@@ -295,42 +294,15 @@ def _found(index: "Index", queries: Vectors, count: int, points: int) -> list[In
     from usearch.index import BatchMatches
 
     index.expansion_search = points  # type: ignore[misc]
-    found = index.search(_bytes(queries), count, threads=1)
+    found = index.search(_bytes(queries, index.ndim), count, threads=1)
     # One query is answered without its dimension.
     each = [found[n] for n in range(len(found))] if isinstance(found, BatchMatches) else [found]
     return [matches.keys.astype(np.int64) for matches in each]
 
 
-def _made() -> str:
+def _made(length: int) -> str:
     """The build parameters that a saved index must have to be used."""
     import usearch
 
-    return f"usearch {usearch.__version__}, i8 to {RANGE}, {LINKS} links, {ADD}, {PROBES} probes at {NEAR}, {LOOK}"
-
-
-def _save(index: "Index", path: Path) -> None:
-    """Raises OSError."""
-    try:
-        index.save(str(path))
-    except RuntimeError as error:
-        raise OSError(errno.EIO, shorten(str(error), 200), str(path)) from None
-
-
-def _described(vectors: Path, index: Path, apart: tuple[int, ...]) -> Kept:
-    """How this process describes those files. Raises OSError."""
-    return Kept(made=_made(), vectors=_digest(vectors), index=_digest(index), apart=apart)
-
-
-def _kept(folder: Path) -> Kept | None:
-    """What the folder says of its index, if the index matches the vectors beside it, is whole, and is as this process
-    would build it."""
-    try:
-        kept = Kept.model_validate_json((folder / KEPT).read_bytes())
-        return kept if kept == _described(folder / VECTORS, folder / INDEX, kept.apart) else None
-    except (OSError, ValidationError):
-        return None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    built = f"{length} numbers in i8 to {RANGE}, {LINKS} links, {ADD}, {PROBES} probes at {NEAR}, {LOOK}"
+    return f"usearch {usearch.__version__}, {built}"

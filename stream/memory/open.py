@@ -9,7 +9,7 @@ from tagbus.stream.config import MemorySettings
 from tagbus.stream.config.base.environment import named
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.hits import Carried, TagNumbers
-from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.hnsw import HnswStore, IndexOptions
 from tagbus.stream.memory.kinds import KINDS, Kind
 from tagbus.stream.memory.qdrant.embedded import EmbeddedStore
 from tagbus.stream.memory.store import Memory, Store
@@ -59,7 +59,7 @@ async def open_store(
         case "exact":
             return ExactStore(release, dimension, carried)
         case "hnsw":
-            return HnswStore(release, dimension, carried, files_folder(settings))
+            return HnswStore(release, dimension, carried, files_folder(settings), index_options(settings))
         case "embedded":
             if settings.path is None:
                 return await EmbeddedStore.temporary(release, dimension, carried)
@@ -74,6 +74,11 @@ def files_folder(settings: MemorySettings) -> Path | None:
     if settings.kind != "hnsw" or not settings.vectors_on_disk:
         return None
     return settings.path or Path(tempfile.gettempdir())
+
+
+def index_options(settings: MemorySettings) -> IndexOptions:
+    """How hnsw's index is built and searched."""
+    return IndexOptions(settings.index_dimensions, settings.index_visited)
 
 
 def _on_server(settings: MemorySettings, release: str, dimension: int) -> Opener:

@@ -26,7 +26,10 @@ def sees(scopes: frozenset[str], payload: Payload) -> bool:
 
 def audience(payload: Payload) -> Audience:
     """The audience of a point with that payload."""
-    return None if replaced_by(payload) else frozenset(strings(payload.get("scopes")))
+    if replaced_by(payload):
+        return None
+    scopes = payload.get("scopes")
+    return frozenset(strings(scopes)) if scopes else frozenset()
 
 
 def within(seen_by: Audience, scopes: frozenset[str]) -> bool:
@@ -36,7 +39,8 @@ def within(seen_by: Audience, scopes: frozenset[str]) -> bool:
 
 def replaced_by(payload: Payload) -> tuple[str, ...]:
     """The ids of the tags that replace a retired one; empty for one in force."""
-    return tuple(strings(payload.get(REPLACED)))
+    successors = payload.get(REPLACED)
+    return tuple(strings(successors)) if successors else ()
 
 
 def carried_ids(carried: Carried, key: str, payload: Payload) -> list[str]:

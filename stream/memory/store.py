@@ -1,6 +1,6 @@
 """The vector store interface: numpy, the embedded engine and a Qdrant server behind it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol, Self, runtime_checkable
@@ -97,6 +97,14 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Flush the engine to disk and close it."""
+
+
+@runtime_checkable
+class SelectiveStore(Store, Protocol):
+    """A store that searches some of its points in less time than all."""
+
+    async def search_among(self, queries: Vectors, limit: int, keys: Collection[str], scopes: Scopes = None) -> Hits:
+        """As `search`, among the points of these keys."""
 
 
 class Listed(NamedTuple):

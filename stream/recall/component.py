@@ -95,7 +95,8 @@ class Part:
     """An open component and its contributions. A stage that needs more subclasses it.
 
     `listeners`, by kind of memory, receive each change of its points before a taxonomy version includes it. `reads`:
-    the kinds of memory that it reads for a content besides recall's results. `close` frees resources; no call may be in
+    the kinds of memory that it reads for a content besides recall's results. `knows`: the ids of the tags that its
+    model was trained on, if it scores each of them for every content. `close` frees resources; no call may be in
     flight.
     """
 
@@ -103,6 +104,7 @@ class Part:
     listeners: Mapping[str, Listener] = field(default_factory=dict)
     replicas: tuple[Replica, ...] = ()
     reads: frozenset[str] = frozenset()
+    knows: frozenset[str] = frozenset()
     close: Callable[[], Awaitable[None]] = _nothing
 
 

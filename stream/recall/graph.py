@@ -5,10 +5,10 @@ to the content, and C2C2T, tags of similar exemplars. Each candidate is scored o
 2502.10615, equation 4): p = softmax(q K^T / tau) V with V = [lambda * Y ; (1 - lambda) * I].
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach, Seen, neighbour
 from tagbus.stream.recall.pool import Ballots
 from tagbus.stream.recall.taxonomy.standing import Standing
+from tagbus.stream.recall.taxonomy.unseen import Unseen
 from tagbus.stream.recall.votes import capped
 
 Doubles = NDArray[np.float64]
@@ -32,8 +33,8 @@ class Candidate:
     """A tag recalled for a content.
 
     The meaning of `score` depends on `stage`. recall: the tag's share of the softmax over memory, 0 to 1; fusion: a sum
-    of reciprocal ranks; rank: the ranker's score, any number. `features` are the ranker's inputs by column; None
-    without one. `names` are the tag's by language, added by the stage `select`.
+    of reciprocal ranks; rank: the ranker's score, any number. `names` are the tag's by language, added by the stage
+    `select`.
     """
 
     id: str
@@ -41,8 +42,23 @@ class Candidate:
     score: float
     evidence: Evidence
     stage: str = "recall"
-    features: Mapping[str, float] | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the components and the judge say of a tag, for its evidence; see `Evidence`."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    matched: dict[str, str] = field(default_factory=dict)
+    unjudged: float | None = None
+
+
+SILENT: Final = Said()
+
+
+def _silent(tag_id: str) -> Said:  # noqa: ARG001
+    return SILENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +83,17 @@ class GraphRecall:
     """C2T, C2C2T and RAE-XMC over one memory of tags and exemplars."""
 
     def __init__(
-        self, tags: Store, exemplars: Store, fitted: RecallDefaults, settings: RecallSettings, named: int = 3
+        self,
+        tags: Store,
+        exemplars: Store,
+        fitted: RecallDefaults,
+        settings: RecallSettings,
+        named: int = 3,
+        unseen: Unseen | None = None,
     ) -> None:
-        """`named`: limit of neighbours listed in a tag's evidence."""
+        """`named`: limit of neighbours listed in a tag's evidence. `unseen`: the tags that C2T finds; None: all."""
         self._tags = tags
-        self._neighbourhood = Neighbourhood(tags, exemplars, settings)
+        self._neighbourhood = Neighbourhood(tags, exemplars, settings, unseen)
         self._settings = settings
         self._fitted = parameters(fitted, settings)
         self._named = named
@@ -179,8 +201,16 @@ class GraphRecall:
         found = await self._tags.fetch(sorted(tags))
         return {tag_id: payload for tag_id, payload in found.items() if not replaced_by(payload)}
 
-    def pick(self, found: Found, seen: Seen, names: Mapping[str, str], limit: int) -> list[Candidate]:
-        """Tags that people accepted, then the rest by score. Evidence is built only for returned tags."""
+    def pick(
+        self,
+        found: Found,
+        seen: Seen,
+        names: Mapping[str, str],
+        limit: int,
+        said: Callable[[str], Said] = _silent,
+    ) -> list[Candidate]:
+        """Tags that people accepted, then the rest by score. Evidence is built only for returned tags, with what `said`
+        returns for the tag."""
         accepted = [tag_id for tag_id in seen.accepted if tag_id in names]
         ranked = sorted(
             (-score, tag_id)
@@ -188,10 +218,12 @@ class GraphRecall:
             if tag_id in names and tag_id not in seen.rejected and tag_id not in accepted
         )
         chosen = [*accepted, *(tag_id for _, tag_id in ranked[:limit])][:limit]
-        evidence = self._evidence(found, chosen, frozenset(accepted))
+        evidence = self._evidence(found, chosen, frozenset(accepted), said)
         return [Candidate(tag_id, names[tag_id], found.scores.get(tag_id, 0.0), evidence[tag_id]) for tag_id in chosen]
 
-    def _evidence(self, found: Found, chosen: Sequence[str], decided: frozenset[str]) -> dict[str, Evidence]:
+    def _evidence(
+        self, found: Found, chosen: Sequence[str], decided: frozenset[str], said: Callable[[str], Said]
+    ) -> dict[str, Evidence]:
         """The evidence of the chosen tags."""
         near = found.near
         voted = near.tags == self.numbers.of(chosen)[:, None]
@@ -207,9 +239,12 @@ class GraphRecall:
                 similarity=round(found.like[tag_id], 4) if tag_id in found.like else None,
                 votes=count,
                 neighbours=tuple(neighbours[place] for place in places),
+                scores=heard.scores,
+                matched=heard.matched,
+                unjudged=heard.unjudged,
                 decided=tag_id in decided,
             )
-            for tag_id, count, places in zip(chosen, votes, named, strict=True)
+            for tag_id, count, places, heard in zip(chosen, votes, named, map(said, chosen), strict=True)
         }
 
 

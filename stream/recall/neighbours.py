@@ -14,6 +14,7 @@ from tagbus.stream.memory.hits import Flags, Hits, Slice, no_hits
 from tagbus.stream.memory.scopes import sees
 from tagbus.stream.memory.store import Payload, Scopes, Store, Vectors
 from tagbus.stream.recall.taxonomy.standing import Standing
+from tagbus.stream.recall.taxonomy.unseen import Unseen
 
 _MACHINE: Final = "/machine"
 _PEOPLE: Final = "/people"
@@ -50,13 +51,16 @@ class Neighbourhood:
     `standing` resolves which tag an exemplar's tag counts as. It must be notified of every change of a tag.
     """
 
-    def __init__(self, tags: Store, exemplars: Store, settings: RecallSettings) -> None:
-        """Raises ValueError for stores with different tag numbers: they do not belong to one memory."""
+    def __init__(self, tags: Store, exemplars: Store, settings: RecallSettings, unseen: Unseen | None = None) -> None:
+        """`unseen`: the tags that are searched; None: all.
+
+        Raises ValueError for stores with different tag numbers: they do not belong to one memory."""
         if tags.numbers is not exemplars.numbers:
             raise ValueError("the stores of tags and exemplars do not share their numbers of tags")
         self._tags = tags
         self._exemplars = exemplars
         self._settings = settings
+        self._unseen = unseen
         self.standing = Standing(tags)
 
     async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
@@ -83,7 +87,11 @@ class Neighbourhood:
         ]
 
     async def _search_tags(self, vectors: Vectors, limit: int, scopes: Scopes) -> Hits:
-        return await self._tags.search(vectors, limit, scopes) if self._settings.c2t else no_hits(len(vectors))
+        if not self._settings.c2t:
+            return no_hits(len(vectors))
+        if self._unseen is None:
+            return await self._tags.search(vectors, limit, scopes)
+        return await self._unseen.search(vectors, limit, scopes) or no_hits(len(vectors))
 
     async def _search_exemplars(self, vectors: Vectors, limit: int, scopes: Scopes) -> Hits:
         if not self._settings.c2c2t:
@@ -98,7 +106,7 @@ def elected(ids: Sequence[str], similar: Hits, limit: int) -> tuple[Hits, Flags]
     Excludes the content itself; one vote per content, people's before the machine's. All of this is read from the keys.
     """
     keys = similar.keys.tolist()
-    machine = np.fromiter((key.endswith(_MACHINE) for key in keys), np.bool_, len(keys))
+    machine = np.array([key.endswith(_MACHINE) for key in keys], np.bool_)
     kept = np.ones(len(keys), np.bool_)
     bounds = similar.starts.tolist()
     for content_id, start, end in zip(ids, bounds[:-1], bounds[1:], strict=True):

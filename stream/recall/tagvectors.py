@@ -22,9 +22,10 @@ from pydantic_core import from_json, to_json
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.kinds import TAGS
-from tagbus.stream.memory.store import Payload, Store, Vectors
+from tagbus.stream.memory.store import Vectors
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import ComponentOf, Part, Surroundings, TrainedSettings, variable
+from tagbus.stream.recall.taxonomy.unseen import Unseen
 
 NAME: Final = "tagvectors"
 FILE: Final = "tags.npz"
@@ -151,48 +152,19 @@ class TagVectorsRecall:
 
     name: str = NAME
 
-    def __init__(self, vectors: TagVectors, tags: Store) -> None:
-        """`tags` is read at the first recall: a snapshot fills it after this is opened."""
+    def __init__(self, vectors: TagVectors, unseen: Unseen) -> None:
+        """`unseen`: the tags without a trained vector."""
         self._vectors = vectors
-        self._tags = tags
-        self._known = frozenset(vectors.ids)
-        self._unseen: set[str] = set()
-        self._reading = asyncio.Lock()
-        # Tags changed before the first read ended, None afterwards: their payloads from that read may be stale.
-        self._changed: set[str] | None = set()
-
-    async def change(self, tags: Mapping[str, Payload | None]) -> None:
-        """Apply memory's current payloads of these tags; None: removed."""
-        if self._changed is not None:
-            self._changed.update(tags)
-        self._unseen |= {tag for tag, payload in tags.items() if payload is not None} - self._known
-        self._unseen -= {tag for tag, payload in tags.items() if payload is None}
+        self._unseen = unseen
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """Tag ids with their probability, best first, for each content. Raises DependencyDown if memory does not
         answer."""
-        await self._read()
-        others = await self._others(query) if self._unseen else ()
+        hits = await self._unseen.search(query.vectors, BEST, query.scopes)
+        others = (
+            () if hits is None else [dict(zip(one.keys.tolist(), one.scores.tolist(), strict=True)) for one in hits]
+        )
         return await asyncio.to_thread(self._vectors.best, query.vectors, BEST, others)
-
-    async def _read(self) -> None:
-        """Find memory's tags without a trained vector, once."""
-        if self._changed is None:
-            return
-        async with self._reading:
-            if self._changed is not None:
-                stored = await self._tags.keys()
-                self._unseen |= stored - self._known - self._changed
-                self._changed = None
-
-    async def _others(self, query: Query) -> list[dict[str, float]]:
-        """The cosines of the tags without a trained vector that are among the nearest by their texts."""
-        hits = await self._tags.search(query.vectors, BEST, query.scopes)
-        found: list[dict[str, float]] = [{} for _ in query.texts]
-        for row, tag, score in zip(hits.queries.tolist(), hits.keys.tolist(), hits.scores.tolist(), strict=True):
-            if tag in self._unseen:
-                found[row][tag] = score
-        return found
 
 
 class TagVectorsSettings(TrainedSettings):
@@ -216,8 +188,9 @@ async def _open_component(section: TagVectorsSettings, into: Surroundings) -> Pa
         )
     if (length := vectors.vectors.shape[1]) != into.release.dimension:
         raise UserError(f"{folder / FILE}: vectors of {length} numbers, expected {into.release.dimension}")
-    recall = TagVectorsRecall(vectors, into.memory.tags)
-    return Part(recallers=(recall,), listeners={TAGS.name: recall.change})
+    known = frozenset(vectors.ids)
+    unseen = Unseen(known, into.memory.tags)
+    return Part(recallers=(TagVectorsRecall(vectors, unseen),), listeners={TAGS.name: unseen.change}, knows=known)
 
 
 COMPONENT: Final = ComponentOf(

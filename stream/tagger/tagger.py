@@ -29,7 +29,9 @@ class Explained:
     @property
     def features(self) -> Mapping[str, Features]:
         """The ranker's features of each selected tag, by the tag's id; empty without a ranker."""
-        return {one.id: one.features for one in self.work.candidates if one.features is not None}
+        ranking = self.work.ranking
+        read = {} if ranking is None else {one.id: ranking.features(one.id) for one in self.work.candidates}
+        return {tag_id: features for tag_id, features in read.items() if features is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,11 @@ from tagbus.stream.contract.events import Content, Tag, TaggedContent
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.encoder.release import default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.memory.kinds import TAGS
 from tagbus.stream.rank import trees
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings
+from tagbus.stream.recall.heads.model import read_manifest
 from tests.cross_encoders import write_cross_encoder
 
 RELEASE = load_release(default_folder())
@@ -203,6 +205,22 @@ class TestPackaged:
             assert stack.components.scoring == "recall+literal+heads+rank"
             assert calibration_of(stack.settings, RELEASE, stack.components).name.startswith("isotonic-")
             assert stack.tagger().versions().components == stack.components.versions
+
+    async def test_c2t_may_leave_their_tags_to_the_heads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """New tags are still found by their texts, also those that arrive later."""
+        for name, value in (packaged() | {"TAGBUS_RECALL__C2T_TRAINED": "false", "TAGBUS_TAGGER__TAGS": "60"}).items():
+            monkeypatch.setenv(name, value)
+        known = read_manifest(Path(packaged()["TAGBUS_COMPONENTS__HEADS__FOLDER"])).tags
+        tags = [*(Tag(id=one, name=one.replace("::", " ")) for one in known[:40]), Tag(id="new", name="origami")]
+        async with assemble.in_process(load()) as stack:
+            await filling.fill(stack.projection(), {TAGS.name: tags}, lambda _: None)
+            more = [*tags, Tag(id="later", name="paper folding")]
+            await filling.fill(stack.projection(), {TAGS.name: more}, lambda _: None)
+            (found,) = await stack.tagger().tag([Content(id="c", title="Origami: the art of paper folding")])
+
+        assert isinstance(found, TaggedContent)
+        by_text = {tag.id for tag in found.tags if tag.evidence.similarity is not None}
+        assert by_text == {"new", "later"} < {tag.id for tag in found.tags}
 
     async def test_a_judge_is_asked_about_what_the_ranker_ranked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The ranker was trained without one, and reads nothing of it."""

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import ExactStore, Point, Vectors, hnsw
-from tagbus.stream.memory.hnsw import HnswStore
-from tests.memory.clusters import D, both, clustered, points, recall
+from tagbus.stream.memory.hnsw import HnswStore, IndexOptions
+from tagbus.stream.memory.rows import index
+from tests.memory.clusters import D, both, clustered, of, points, recall
 from tests.memory.listing import listed
 
 Unit = Callable[..., Vectors]
@@ -263,22 +264,22 @@ async def test_an_index_that_is_not_of_these_points_is_rebuilt(
     queries = clustered(unit, 50, seed=1)
 
     def damaged() -> None:
-        content = bytearray((folder / hnsw.INDEX).read_bytes())
+        content = bytearray((folder / index.INDEX).read_bytes())
         content[len(content) // 2] ^= 255
-        (folder / hnsw.INDEX).write_bytes(content)
+        (folder / index.INDEX).write_bytes(content)
 
     def of_others() -> None:
-        for name in (hnsw.INDEX, hnsw.KEPT):
+        for name in (index.INDEX, index.KEPT):
             (folder / name).write_bytes((tmp_path / "other" / name).read_bytes())
 
     def made_otherwise() -> None:
-        (folder / hnsw.KEPT).write_text((folder / hnsw.KEPT).read_text().replace("usearch", "hnswlib"))
+        (folder / index.KEPT).write_text((folder / index.KEPT).read_text().replace("usearch", "hnswlib"))
 
     def undescribed() -> None:
-        (folder / hnsw.KEPT).write_text("{")
+        (folder / index.KEPT).write_text("{")
 
     def cut() -> None:
-        (folder / hnsw.INDEX).unlink()
+        (folder / index.INDEX).unlink()
 
     for spoil in (damaged, of_others, made_otherwise, undescribed, cut):
         await store.save(folder)
@@ -289,17 +290,45 @@ async def test_an_index_that_is_not_of_these_points_is_rebuilt(
         assert recall(await listed(loaded, queries, 10), await listed(exact, queries, 10)) > 0.95
 
 
+async def test_an_index_may_hold_the_first_numbers_alone(
+    tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of vectors whose first numbers say most: similarities are those of the whole vectors. It is built anew for
+    another length."""
+    caplog.set_level(logging.INFO)
+    weights = 0.9 ** np.arange(D)
+    some, queries = (unit(clustered(unit, count, seed=seed) * weights) for count, seed in ((3_000, 0), (50, 1)))
+    store, exact = HnswStore("r", D, options=IndexOptions(D // 2)), ExactStore("r", D)
+    for one in (store, exact):
+        await one.upsert(points(some))
+        await one.delete([f"k{n:05}" for n in range(0, 3_000, 7)])
+    right = {(of(hit), n) for n, hits in enumerate(await listed(exact, queries, 40)) for hit in hits}
+
+    found = await listed(store, queries, 10)
+
+    assert {(of(hit), n) for n, hits in enumerate(found) for hit in hits} <= right
+    assert recall(found, await listed(exact, queries, 10)) > 0.95
+    assert len(store._apart) < 100
+    await store.save(tmp_path / "cache")
+    again = HnswStore("r", D, options=IndexOptions(D // 2))
+    await again.take(tmp_path / "cache")
+    assert await listed(again, queries, 10) == found
+    assert not caplog.messages
+    await HnswStore.load(tmp_path / "cache", "r", D)
+    assert caplog.messages[0].startswith("building the index")
+
+
 async def test_a_folder_that_takes_no_index_is_no_obstacle(
     tmp_path: Path, unit: Unit, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, exact = await both(points(clustered(unit, 1_000)))
     await exact.save(tmp_path / "cache")
-    (tmp_path / "cache" / hnsw.INDEX / "in the way").mkdir(parents=True)
+    (tmp_path / "cache" / index.INDEX / "in the way").mkdir(parents=True)
     store = await HnswStore.load(tmp_path / "cache", "r", D)
     assert "cannot keep its index" in caplog.text
     assert await store.count() == 1_000
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [
-        hnsw.INDEX,
+        index.INDEX,
         "points.jsonl",
         "store.json",
         "vectors.npy",

@@ -36,6 +36,17 @@ class Stages:
         scopes: Sequence[frozenset[str]] | None = None,
     ) -> list[list[Candidate]]:
         """The candidates of each content, best first, at most `limit`. No content has a scope if none are given."""
+        return [list(work.candidates) for work in await self.works(ids, texts, vectors, limit, scopes)]
+
+    async def works(
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        vectors: Vectors,
+        limit: int,
+        scopes: Sequence[frozenset[str]] | None = None,
+    ) -> list[Work]:
+        """Each content after the last stage."""
         each = scopes or [frozenset()] * len(ids)
         contents = [Content.model_construct(id=key, scopes=tuple(of)) for key, of in zip(ids, each, strict=True)]
         works = [
@@ -45,7 +56,7 @@ class Stages:
         if works:
             for stage in self._stages(limit):
                 await stage.run(works)
-        return [list(work.candidates) for work in works]
+        return works
 
     def _stages(self, limit: int) -> list[Stage]:
         components = {one.name: [one] for one in self.others}

@@ -9,6 +9,7 @@ from tagbus.stream.config import RecallSettings
 from tagbus.stream.contract.events import Evidence, ScoredTag
 from tagbus.stream.memory import Point
 from tagbus.stream.recall.graph import GraphRecall
+from tagbus.stream.recall.taxonomy import standing
 from tagbus.stream.tagger import Work
 from tagbus.stream.tagger.hierarchy import WithBroader, WithoutBroader
 from tagbus.stream.tagger.select import Select
@@ -87,6 +88,40 @@ async def test_an_invisible_broader_tag_is_not_named_and_a_replaced_one_is_its_s
         "animals": (),
     }
     assert (await evidence(over, "lenses", "secret", scopes="bob"))["lenses"] == ("secret",)
+
+
+async def test_a_changed_parent_counts_immediately() -> None:
+    over = await graph()
+    found = []
+    for parents in (["physics"], ["animals"], []):
+        changed = {"optics": {"name": "optics", "parents": parents}}
+        await over._tags.set_payloads(changed)
+        await over.standing.change(changed)
+        # Twice: the second time it is remembered.
+        found += [(await evidence(over, "optics", "physics", "animals"))["optics"] for _ in range(2)]
+
+    assert found == [("physics",)] * 2 + [("animals",)] * 2 + [()] * 2
+
+
+async def test_a_parent_that_is_retired_counts_as_its_successor_immediately() -> None:
+    over = await graph()
+    before = await evidence(over, "optics", "physics", "animals")
+    retired = {"physics": {"name": "physics", "replaced_by": ["animals"]}}
+    await over._tags.set_payloads(retired)
+    await over.standing.change(retired)
+
+    assert before["optics"] == ("physics",)
+    assert (await evidence(over, "optics", "animals"))["optics"] == ("animals",)
+
+
+async def test_broader_tags_are_followed_anew_where_too_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "REMEMBERED", 1)
+    over = await graph()
+
+    for _ in range(2):
+        found = await evidence(over, "lenses", "optics", "physics", "science")
+        assert found["lenses"] == ("optics", "physics", "science")
+        assert found["optics"] == ("physics", "science")
 
 
 async def test_broader_tags_are_left_out_unless_people_accepted_them() -> None:

@@ -21,6 +21,7 @@ from tagbus.stream.recall.lexical.literal import Matches
 from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import Floats, Ints, Numbers, Pool
 from tagbus.stream.recall.votes import count_votes
+from tagbus.stream.tagger import Work
 from tests.tagger.ranking import Stages
 
 D = 8
@@ -202,12 +203,20 @@ async def test_unknown_and_rejected_tags_never_come_and_accepted_ones_come_first
     assert not any(neighbour.id == "me" for candidate in found for neighbour in candidate.evidence.neighbours)
 
 
+def features(work: Work) -> Mapping[str, float] | None:
+    """Of the first tag."""
+    assert work.ranking is not None
+    return work.ranking.features(work.candidates[0].id)
+
+
 async def test_with_a_ranker_its_scores_decide_and_its_features_are_shown() -> None:
-    found = await one(await graph(), [Says("heads", {"t5": 0.1})], Longest(), limit=3)
+    over = Stages(await graph(), [Says("heads", {"t5": 0.1})], Longest())
+    (work,) = await over.works(["new"], ["the text"], unit(50)[None], 3)
+    found = work.candidates
 
     assert found[0].id == "t5"
     assert found[0].score == len("tag xxxxx")
-    assert found[0].features == {"letters": len("tag xxxxx")}
+    assert features(work) == {"letters": len("tag xxxxx")}
     assert [candidate.score for candidate in found] == sorted([c.score for c in found], reverse=True)
     assert len(found) == 3
     assert {candidate.stage for candidate in found} == {"rank"}
@@ -217,11 +226,12 @@ async def test_a_second_look_reads_the_texts_and_has_the_last_word() -> None:
     reads = Reads()
     over = Stages(await graph(), [Says("heads", {"t5": 0.1, "t0": 0.05})], Longest(), reads, Turned())
 
-    (found,) = await over.recall(["new"], ["the text"], unit(50)[None], 10)
+    (work,) = await over.works(["new"], ["the text"], unit(50)[None], 10)
+    found = work.candidates
 
     assert [candidate.score for candidate in found] == [-len(candidate.name) for candidate in found]
     assert found[-1].id == "t5"
-    assert found[0].features == {"letters": len(found[0].name), "half": len(found[0].name) / 2}
+    assert features(work) == {"letters": len(found[0].name), "half": len(found[0].name) / 2}
     assert {candidate.stage for candidate in found} == {"rank"}
     # The names are told without the blank at the end.
     assert sorted(reads.read) == sorted((candidate.name.strip(), "the text") for candidate in found)

@@ -27,7 +27,7 @@ async def _open(section: GudnSettings, into: Surroundings) -> Part:
         except ImportError as error:
             raise section.origin(NAME).without_client(error) from None
         recall = await open_guided(section.folder, section, into.settings.encoder)
-    return Part(recallers=(recall,), close=recall.close)
+    return Part(recallers=(recall,), knows=frozenset(recall.manifest.tags), close=recall.close)
 
 
 COMPONENT: Final = ComponentOf(

@@ -28,7 +28,7 @@ async def _open(section: HeadsSettings, into: Surroundings) -> Part:
         except ImportError as error:
             raise section.origin(NAME).without_client(error) from None
         recall = await open_heads(section.folder, into.release.name, section, into.settings.encoder)
-    return Part(recallers=(recall,), close=recall.close)
+    return Part(recallers=(recall,), knows=frozenset(recall.manifest.tags), close=recall.close)
 
 
 COMPONENT: Final = ComponentOf(

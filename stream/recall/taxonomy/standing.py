@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 NOBODY: Final = -1
 # The audience of a tag that is not looked up yet.
 UNKNOWN: Final = -1
+# Limit of tags, by scopes, whose broader tags are remembered: following them anew took a sixth of the tagger's time on
+# the example data, besides the models.
+REMEMBERED: Final = 50_000
 
 
 class Standing:
@@ -44,6 +47,8 @@ class Standing:
         self._parents: dict[str, tuple[str, ...]] = {}
         self._replaced: dict[str, tuple[str, ...]] = {}
         self._absent: set[str] = set()
+        # The broader tags of a tag by scopes, until a tag changes.
+        self._broader: dict[tuple[str, frozenset[str]], list[str]] = {}
         # Retired tags whose successors form a cycle, already logged.
         self._circular: set[str] = set()
 
@@ -124,13 +129,21 @@ class Standing:
             if not new or len(known) > most:
                 break
 
-    def broader(self, tag_id: str, scopes: frozenset[str]) -> list[str]:
+    def broader(self, tag_id: str, scopes: frozenset[str]) -> Sequence[str]:
         """The known broader tags of a tag that a content of these scopes sees, nearest first.
 
         A replaced tag counts as its successor. Ancestors of a tag that the content does not see are left out.
         """
         if tag_id not in self._parents:
             return []
+        key = tag_id, scopes
+        if (found := self._broader.get(key)) is None:
+            if len(self._broader) >= REMEMBERED:
+                self._broader.clear()
+            found = self._broader[key] = self._followed(tag_id, scopes)
+        return found
+
+    def _followed(self, tag_id: str, scopes: frozenset[str]) -> list[str]:
         seen = self._sets.visible(scopes)
 
         def parents(below: str) -> list[str]:
@@ -205,6 +218,7 @@ class Standing:
         self._note({tag_id: found.get(tag_id) for tag_id, number in still if audiences[number] == UNKNOWN})
 
     def _note(self, tags: Mapping[str, Payload | None]) -> None:
+        self._broader.clear()
         numbers = self._numbers.of(list(tags))
         audiences = self._grown()
         for number, (tag_id, payload) in zip(numbers.tolist(), tags.items(), strict=True):
