@@ -198,6 +198,12 @@ def ask(process: "subprocess.Popen[str]", texts: Sequence[str]) -> float:
     raise RuntimeError(f"Annif ended with {process.wait()}")
 
 
+def kept(path: Path, measured: set[str]) -> list[dict[str, object]]:
+    """The rows of an earlier run that this one has not measured. Each row has Annif's figure of its own run."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    return [row for row in rows if row["row"] not in measured]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="light,light-trees,full-int8")
@@ -207,7 +213,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4096)
     parser.add_argument("--out", type=Path, default=Path("bench/results/models-speed.json"))
     arguments = parser.parse_args()
-    report = {"rows": [asyncio.run(measure(name, arguments)) for name in arguments.rows.split(",")]}
+    found = [asyncio.run(measure(name, arguments)) for name in arguments.rows.split(",")]
+    report = {"rows": [*kept(arguments.out, {str(row["row"]) for row in found}), *found]}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report))

@@ -182,6 +182,8 @@ async def ours(row: Row, test_set: EvaluationSet, bare: TaggingStack, paths: Pat
 def training_of(settings: Settings) -> dict[str, dict[str, float]]:
     """The training cost of each component, from the log next to it."""
     trained = {one.name: components.folder_of(settings, one.name) for one in components.REGISTRY}
-    parts = {"encoder": settings.encoder.folder, **trained}
+    # Tag vectors are in the folder of the encoder that was trained with them.
+    others = {name: folder for name, folder in trained.items() if folder != settings.encoder.folder}
+    parts = {"encoder": settings.encoder.folder, **others}
     costs = {name: journal.cost(folder / JOURNAL) for name, folder in parts.items() if folder is not None}
     return {name: cost for name, cost in costs.items() if cost}

@@ -4,7 +4,7 @@ Their annotations are in neither memory nor the training data of heads and ranke
 commands). Their names are in memory, as if they had just been published.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +34,13 @@ class NewTagsByName:
         self.exemplars = rest.exemplars
 
 
-async def measure(corpus: Corpus, file: Path, models: Path, cache: Path) -> dict[str, object]:
+async def measure(
+    corpus: Corpus, file: Path, models: Path, cache: Path, names: Collection[str] = ()
+) -> dict[str, object]:
     """Measure R@10 in percent of the new tags on the test contents that have one, by system and number of exemplars.
 
-    Raises UserError if the file is empty, or no test content has one of the tags.
+    `names`: the rows to measure; empty: all whose models are there. Raises UserError if the file is empty, or no test
+    content has one of the tags.
     """
     rest = without(corpus, file)
     if not isinstance(rest, WithoutTags) or not rest.left_out:
@@ -48,12 +51,25 @@ async def measure(corpus: Corpus, file: Path, models: Path, cache: Path) -> dict
         raise UserError(f"{file}: no test content has one of these tags")
     added = first_exemplars(corpus, new)
     rows = []
-    for row in NEW:
+    for row in (row for row in NEW if not names or row.name in names):
         if (missing := _missing(row, models)) is not None:
             console.say(f"{row.name}: {missing} is missing, skipped for new tags")
             continue
         rows.append({"name": row.name, "what": row.what, **await _row(row, corpus, rest, test, added, models, cache)})
     return {"tags": len(new), "contents": len(test), "rows": rows}
+
+
+def joined(kept: object, found: Mapping[str, object]) -> dict[str, object]:
+    """The report `found`, with the rows kept of the same tags and contents that were not measured again."""
+    same = isinstance(kept, dict) and all(kept.get(name) == found[name] for name in ("tags", "contents"))
+    rows = {row["name"]: row for one in ((kept, found) if same else (found,)) for row in _rows(one)}
+    order = [row.name for row in NEW]
+    return {**found, "rows": [rows[name] for name in order if name in rows]}
+
+
+def _rows(report: object) -> list[dict[str, object]]:
+    rows = report.get("rows") if isinstance(report, Mapping) else None
+    return rows if isinstance(rows, list) else []
 
 
 def first_exemplars(corpus: Corpus, new: frozenset[str]) -> list[dict[str, Exemplar]]:
@@ -122,10 +138,9 @@ async def _recall(stack: TaggingStack, test: Sequence[Exemplar], new: frozenset[
 
 def markdown(report: Mapping[str, object]) -> str:
     """The results as a markdown table."""
-    rows = report["rows"]
     lines = [f"| row | {' | '.join(map(str, STEPS))} |", "| --- |" + " --- |" * len(STEPS)]
     lines += [
         f"| {row['name']} | " + " | ".join(str(row[f"r_at_10_after_{step}"]) for step in STEPS) + " |"
-        for row in (rows if isinstance(rows, list) else [])
+        for row in _rows(report)
     ]
     return "\n".join(lines)

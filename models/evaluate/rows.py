@@ -29,6 +29,18 @@ SMALL: Final = dict.fromkeys(WHOLE, f"{MODELS}/whole/l3")
 # Neither instances nor tag texts: components only.
 VECTORS: Final = NAMED | {"TAGBUS_RECALL__C2T": "false"}
 BESIDE: Final = {"TAGBUS_COMPONENTS__SECOND_ENCODER__FOLDER": f"{MODELS}/int8/second_encoder"}
+# An encoder of two layers, trained whole on a CPU, in int8; HNSW over the first 192 numbers of its vectors.
+TWO: Final = {
+    "TAGBUS_ENCODER__FOLDER": f"{MODELS}/fast/encoder",
+    "TAGBUS_MEMORY__KIND": "hnsw",
+    "TAGBUS_MEMORY__INDEX_DIMENSIONS": "192",
+    "TAGBUS_MEMORY__INDEX_VISITED": "100",
+}
+FAST: Final = (
+    TWO
+    | LITERAL
+    | {"TAGBUS_COMPONENTS__TAGVECTORS__FOLDER": f"{MODELS}/fast/encoder", "TAGBUS_RECALL__C2T_TRAINED": "false"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,12 @@ OURS: Final = (
         LIGHT | {"TAGBUS_COMPONENTS__HEADS__FOLDER": f"{MODELS}/int8/heads-small"} | _ranked("int8/light-small"),
     ),
     Row("light-trees", "light with label trees", LIGHT | TREES | _ranked("int8/light-trees")),
+    Row("two-layers", "encoder of two layers, trained whole on a CPU, in int8 with HNSW over 192 numbers: alone", TWO),
+    Row(
+        "fast",
+        "two-layers, its tag vectors and literal names, ranked with `named` and `terms`: 30 candidates, 30 neighbours",
+        FAST | _ranked("fast/ranker"),
+    ),
     Row("full-int8", "light with label trees and the second encoder", LIGHT | TREES | BESIDE | _ranked("int8/full")),
 )
 
@@ -134,6 +152,7 @@ NEW: Final = (
         }
         | _ranked("new/full"),
     ),
+    Row("fast", "encoder of two layers, its tag vectors and literal names, ranked", FAST | _ranked("new/fast")),
     Row(
         "tagvectors-ranked",
         "tag vectors of the encoder trained whole, tag texts and literal names, ranked; no contents in memory",

@@ -2,7 +2,7 @@
 
     tagbus evaluate-models CORPUS                       print the table of bench/results/models.json
     tagbus evaluate-models CORPUS --rows untrained      measure that row again and store it there
-    tagbus evaluate-models CORPUS --new-tags FILE       recall of tags without training data (newtags.py)
+    tagbus evaluate-models CORPUS --new-tags FILE       recall of tags without training data (newtags.py), of --rows
 
 Our rows run end to end through the tagger. Confidences are calibrated on the validation contents, except with a ranker,
 which was trained on them and has its own calibration. A baseline's row is computed from its stored predictions: see
@@ -47,16 +47,20 @@ def command(
         ".cache/models"
     ),
     cache: Annotated[Path, typer.Option(help="folder to cache embeddings in")] = Path(".cache/evaluate"),
-    new_tags: Annotated[Path | None, typer.Option(help="ids of tags to evaluate as new ones, one per line")] = None,
+    new_tags: Annotated[
+        Path | None, typer.Option(help="ids of tags to evaluate as new ones, one per line; of --rows if given")
+    ] = None,
 ) -> None:
     """Compare trained models and baselines on the test contents of CORPUS, in one table."""
-    chosen = _named([name for name in rows.split(",") if name])
+    names = [name for name in rows.split(",") if name]
+    chosen = _named(names)
     if chosen:
         paths = Paths(models, cache, f"tagbus evaluate-models {corpus} --rows {{}}")
         asyncio.run(_measure(open_corpus(corpus), chosen, paths, to))
     if new_tags is not None:
-        found = asyncio.run(newtags.measure(open_corpus(corpus), new_tags, models, cache))
-        _write(to, {**_kept(to), "new_tags": found})
+        found = asyncio.run(newtags.measure(open_corpus(corpus), new_tags, models, cache, names))
+        report = _kept(to)
+        _write(to, {**report, "new_tags": newtags.joined(report.get("new_tags"), found)})
     report = _kept(to)
     _write(to, report)
     charts.draw(to, models, [str(row["name"]) for row in _rows(report)])

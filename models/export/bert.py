@@ -46,6 +46,8 @@ class Bert(nn.Module):
         self.heads = int(str(config["num_attention_heads"]))
         self.epsilon = float(str(config["layer_norm_eps"]))
         self.width = int(str(config["hidden_size"]))
+        # Vectors are cut to so many dimensions (Matryoshka).
+        self.dimension = self.width
         self.pooling: Pooling = _pooling(folder)
         weights = load_file(folder / WEIGHTS)
         # With one segment, its embedding is added to that of every position.
@@ -92,13 +94,14 @@ class Bert(nn.Module):
         return x
 
     def pool(self, x: Tensor, mask: Tensor) -> Tensor:
-        """[batch, length, width] to [batch, width] of unit length."""
-        if self.pooling == "cls":
-            return functional.normalize(x[:, 0], dim=-1)
-        return functional.normalize((x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
+        """[batch, length, width] to [batch, dimension] of unit length."""
+        found = x[:, 0] if self.pooling == "cls" else (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        if self.dimension < self.width:
+            found = found[:, : self.dimension]
+        return functional.normalize(found, dim=-1)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """int64 [batch, length] twice, to float32 [batch, width] of unit length."""
+        """int64 [batch, length] twice, to float32 [batch, dimension] of unit length."""
         mask = attention_mask.to(torch.float32)
         return self.pool(self.run(self.embed(input_ids), mask, 0, self.layers), mask)
 

@@ -141,18 +141,23 @@ def command(
     name: Annotated[
         str | None, typer.Option("--name", help="of the release; derived from model and precision if unset")
     ] = None,
+    dimension: Annotated[
+        int | None, typer.Option(min=8, help="cut vectors to the first so many numbers; train with --dimensions")
+    ] = None,
 ) -> None:
     """Export an encoder as ONNX: model.onnx, tokenizer.json, release.json and golden.json, checked against torch."""
-    export(out, precision, name, model)
+    export(out, precision, name, model, dimension)
 
 
-def export(out: Path, precision: Precision, name: str | None = None, source: Path | None = None) -> Release:
+def export(
+    out: Path, precision: Precision, name: str | None = None, source: Path | None = None, dimension: int | None = None
+) -> Release:
     """Write model.onnx, tokenizer.json, release.json and golden.json into `out`, each atomically.
 
-    `source` is a Hugging Face folder, by default the packaged encoder's. If `out` already has a release.json, its
-    recall defaults are kept, because they were fitted on other data; the packaged encoder otherwise gets those of the
-    packaged release, in any precision. Raises ReleaseMismatch, and writes nothing, if the model differs too much from
-    torch (FLOORS); UserError if `source` is no encoder or `name` is invalid.
+    `source` is a Hugging Face folder, by default the packaged encoder's; `dimension` cuts its vectors. If `out` already
+    has a release.json, its recall defaults are kept, because they were fitted on other data; the packaged encoder
+    otherwise gets those of the packaged release, in any precision. Raises ReleaseMismatch, and writes nothing, if the
+    model differs too much from torch (FLOORS); UserError if `source` is no encoder, or `name` or `dimension` is wrong.
     """
     folder = source or weights_folder()
     named = name or _name(source, precision)
@@ -160,6 +165,7 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
         raise UserError(f"--name: {shorten(named)} is wrong, expected up to 100 of a-z, 0-9, dot, dash and underscore")
     tokens = max_tokens(folder)
     model = Bert(folder).eval()
+    model.dimension = _dimension(model.width, dimension)
     tokenizer_bytes = _tokenizer(folder)
     feed = probe(Tokenizer.from_str(tokenizer_bytes.decode()), tokens)
     proto = to_onnx(model, feed)
@@ -179,7 +185,7 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
         tokenizer_sha256=sha256(tokenizer_bytes),
         golden_sha256=sha256(b""),  # set below, once the model has encoded the golden texts
         precision=precision,
-        dimension=model.width,
+        dimension=model.dimension,
         max_tokens=tokens,
         recall=recall_defaults(out, default_folder() if source is None else out),
     )
@@ -192,7 +198,8 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
     if source is not None:
         # The tag vectors it was trained with, now part of this release, and its training log.
         if (vectors := source / FILE).exists():
-            write(out / FILE, replace(TagVectors.parse(vectors, vectors.read_bytes()), release=release.name).dump())
+            tags = TagVectors.parse(vectors, vectors.read_bytes())
+            write(out / FILE, replace(tags, vectors=tags.vectors[:, : model.dimension], release=release.name).dump())
         if (log := source / JOURNAL).exists():
             write(out / JOURNAL, log.read_bytes())
     write(out / RELEASE, (release.model_dump_json(indent=2, by_alias=True) + "\n").encode())
@@ -203,6 +210,12 @@ def export(out: Path, precision: Precision, name: str | None = None, source: Pat
 def _name(source: Path | None, precision: Precision) -> str:
     base = "minilm-l6" if source is None else re.sub(r"[^a-z0-9._-]+", "-", source.resolve().name.lower()).strip("-._")
     return f"{base}-{precision.replace('loat', '')}-1"
+
+
+def _dimension(width: int, asked: int | None) -> int:
+    if asked is not None and asked > width:
+        raise UserError(f"--dimension: {asked} is wrong, expected at most {width}, which the encoder has")
+    return asked or width
 
 
 def _tokenizer(folder: Path) -> bytes:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from tagbus.models.data.corpus import select
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.gudn.export import BEST, export
-from tagbus.models.gudn.plan import Labels, Plan, Variant
+from tagbus.models.gudn.plan import Labels, Plan, Precision, Variant
 from tagbus.models.gudn.run import train
 from tagbus.stream.app import console
 from tagbus.stream.errors import UserError
@@ -45,6 +45,9 @@ def command(
     batch: Annotated[int, typer.Option(min=1, help="contents per step")] = DEFAULT.batch,
     rate: Annotated[float, typer.Option(help="first learning rate of BERT")] = DEFAULT.rate,
     head_rate: Annotated[float, typer.Option(help="first learning rate of the classifiers")] = DEFAULT.head_rate,
+    precision: Annotated[
+        Precision, typer.Option(help="in training; bfloat16 takes half the time on most machines")
+    ] = DEFAULT.precision,
     negatives: Annotated[
         int, typer.Option(min=0, help="wrong tags per content that a step scores, the likeliest; 0: all")
     ] = DEFAULT.negatives,
@@ -68,6 +71,7 @@ def command(
         "batch": batch,
         "rate": rate,
         "head_rate": head_rate,
+        "precision": precision,
         "negatives": negatives,
         "seed": seed,
     }

@@ -92,10 +92,15 @@ class GuideNetwork(Bert):
         """The [CLS] states of the last layers side by side, the last one first: [n, layers * width]."""
         x, states = self.embed(ids), []
         dropout = HIDDEN_DROPOUT if self.training else 0.0
-        for layer in range(self.layers):
-            x = self.run(x, mask, layer, layer + 1, dropout)
-            states.append(x[:, 0])
-        return torch.cat(states[::-1][:layers], dim=-1)
+        with self._reduced(ids.device):
+            for layer in range(self.layers):
+                x = self.run(x, mask, layer, layer + 1, dropout)
+                states.append(x[:, 0])
+        return torch.cat(states[::-1][:layers], dim=-1).to(self.classifier.weight.dtype)
+
+    def _reduced(self, device: torch.device) -> torch.autocast:
+        """In training, products in the plan's precision."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.training and self.plan.precision == "bfloat16")
 
     def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Token ids int64 [n, length] of texts and their mask to a logit per tag, [n, t]."""
@@ -129,11 +134,13 @@ class GuideNetwork(Bert):
         return chosen(logits, batch.rows, batch.tags, self.plan.negatives)
 
     def _scores(self, classifier: nn.Linear, features: Tensor, columns: Tensor) -> Tensor:
-        features = self.dropout(features)
-        if len(columns) == classifier.out_features:
-            found: Tensor = classifier(features)
-            return found
-        return functional.linear(features, classifier.weight[columns], classifier.bias[columns])
+        dropped = self.dropout(features)
+        with self._reduced(features.device):
+            if len(columns) == classifier.out_features:
+                found: Tensor = classifier(dropped)
+            else:
+                found = functional.linear(dropped, classifier.weight[columns], classifier.bias[columns])
+        return found.to(features.dtype)
 
     def _guide(self, batch: Contents, layers: int) -> Tensor:
         """The features of the contents' labels, [n, layers * width]."""

@@ -11,6 +11,7 @@ Variant = Literal["paper", "code"]
 Labels = Literal["raw", "ordered", "disordered", "multi-hot"]
 Output = Literal["softmax", "sigmoid"]
 Reduction = Literal["sum", "mean"]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Plan(BaseModel):
     batch: int = Field(32, ge=1, description="contents per step")
     rate: float = Field(1e-4, gt=0, description="first learning rate of BERT; it falls linearly to 0")
     head_rate: float = Field(1e-3, gt=0, description="first learning rate of the classifiers")
+    precision: Precision = Field("float32", description="of the products in training; losses are in float32")
     negatives: int = Field(0, ge=0, description="wrong tags per content that a step scores, the likeliest; 0: all")
     seed: int = 0
 

@@ -65,13 +65,30 @@ def command(
     table: Annotated[
         list[TableName] | None, typer.Option(help="named feature table that it reads too; may be given again")
     ] = None,
+    kept: Annotated[
+        int, typer.Option("--candidates", min=1, max=1000, help="candidates per content that it scores")
+    ] = DEFAULT.kept,
+    neighbours: Annotated[
+        int, typer.Option(min=1, max=1000, help="nearest exemplars per content that vote")
+    ] = DEFAULT.neighbours,
 ) -> None:
     """Train a ranker for the configured recallers on the validation contents of CORPUS.
 
     Writes a calibration of its scores next to it, and a line per step to metrics.jsonl.
     """
     tables = tuple(dict.fromkeys(table or ()))
-    recipe = Recipe(trees, leaves, new_share=new_share, seed=seed, threads=threads, top=top, seeds=seeds, tables=tables)
+    recipe = Recipe(
+        trees,
+        leaves,
+        new_share=new_share,
+        neighbours=neighbours,
+        kept=kept,
+        seed=seed,
+        threads=threads,
+        top=top,
+        seeds=seeds,
+        tables=tables,
+    )
     asyncio.run(_command(without(open_corpus(corpus), left_out), to, cache, recipe))
 
 

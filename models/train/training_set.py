@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.texts import text_of
 from tagbus.stream.app import assemble, console, filling
+from tagbus.stream.app.places.folders import model_folder
 from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, Tag
 from tagbus.stream.encoder.base import Encoder
 from tagbus.stream.errors import UserError
 from tagbus.stream.memory import saved
+from tagbus.stream.recall.tagvectors import FILE, TagVectors, read
 from tagbus.stream.recall.words import Bags, Vocabulary, digest
 
 CHUNK: Final = 4096
@@ -111,7 +113,22 @@ async def gather(corpus: Corpus, settings: Settings, folder: Path, cache: Path |
                 )
             await filling.save_memories(place, stack.memories)
             release, stores = stack.release, place / stack.release.name
-            return await _training_set(corpus, stack.encoder, stores, folder, terms, (release.name, release.dimension))
+            of = release.name, release.dimension
+            found = await _training_set(corpus, stack.encoder, stores, folder, terms, of)
+            return replace(found, names=initial(model_folder(settings), found))
+
+
+def initial(folder: Path, found: TrainingSet) -> Floats:
+    """The initial vectors of the tags: those that the encoder of the folder was trained with, if it was, otherwise
+    those of their names."""
+    if not (folder / FILE).exists():
+        return found.names
+    known = TagVectors.parse(folder / FILE, read(folder)[0])
+    if known.release != found.release:
+        return found.names
+    places = {tag: place for place, tag in enumerate(known.ids)}
+    rows = np.array([places.get(tag, -1) for tag in found.tags], np.int64)
+    return np.where(rows[:, None] < 0, found.names, known.vectors[rows])
 
 
 async def _training_set(

@@ -54,7 +54,7 @@ def losses(
     if plan.contrastive:
         found["contrastive"] = plan.contrastive * between(vectors, seen, queue)
     if teacher is not None:
-        found["distilled"] = plan.distilled * distillation(logits, teacher.best, teacher.chances)
+        found["distilled"] = plan.distilled * distillation(logits.to(vectors.dtype), teacher.best, teacher.chances)
         found["apart"] = plan.apart * apart(vectors, teacher.vectors)
     for length in plan.dimensions:
         found[f"softmax_{length}"] = shorter(model, vectors, batch, length)
@@ -73,4 +73,4 @@ def shorter(model: Trained, vectors: Tensor, batch: Batch, length: int) -> Tenso
     """The softmax loss by the first `length` dimensions (Matryoshka, Kusupati et al., NeurIPS 2022, arXiv 2205.13147),
     so that vectors may be cut there."""
     cut = functional.normalize(vectors[:, :length], dim=1)
-    return decoupled_softmax(functional.linear(SCALE * cut, model.tags[:, :length]), batch.rows, batch.tags)
+    return decoupled_softmax(model.logits(cut), batch.rows, batch.tags)

@@ -51,13 +51,15 @@ class Trained(Bert):
         self.projection = nn.Parameter(torch.zeros(self.width, width)) if self.width != width else None
         self.offset = nn.Parameter(torch.zeros(width)) if self.width != width else None
         self.tags = nn.Parameter(torch.zeros(tags, width))
+        # Learn in bfloat16 on a CPU too, which takes less than half the time there.
+        self.reduced = False
 
     def _weight(self, name: str) -> Tensor:
         return self.get_buffer(name) if name == FROZEN else self.get_parameter(name)
 
     def pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors before the projection, float32 [n, own width]."""
-        with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.device.type == "cuda"):
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=ids.device.type == "cuda" or self.reduced):
             hidden = self.run(self.embed(ids), mask, 0, self.layers)
         return self.pool(hidden.float(), mask)
 
@@ -69,8 +71,10 @@ class Trained(Bert):
         return functional.normalize(found @ self.projection + self.offset, dim=1)
 
     def logits(self, vectors: Tensor) -> Tensor:
-        """The score of each tag for each content, float32 [n, t]."""
-        return functional.linear(SCALE * vectors, self.tags)
+        """The score of each tag for each content [n, t], by the dimensions that the vectors have: float32, in bfloat16
+        if `reduced` is set."""
+        with torch.autocast(vectors.device.type, torch.bfloat16, enabled=self.reduced):
+            return functional.linear(SCALE * vectors, self.tags[:, : vectors.shape[1]])
 
     def start(self, names: Rows, toward: Tensor | None = None) -> None:
         """Initialise the tag vectors to the vectors of the tags' texts.

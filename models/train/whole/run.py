@@ -157,7 +157,7 @@ def begun(plan: Plan, texts: Texts, device: torch.device) -> list[Learner]:
         kept = chosen(bert.layers, layers)
         student = Trained(base, kept, bert.width, tags).to(device)
         student.start(texts.names)
-        found.append(Learner(f"layers-{layers}", kept, student, average(student)))
+        found.append(learner(f"layers-{layers}", kept, student))
     if plan.teacher is None:
         return found
     whole = Trained(base, range(bert.layers), bert.width, 0).to(device)
@@ -168,7 +168,14 @@ def begun(plan: Plan, texts: Texts, device: torch.device) -> list[Learner]:
         )
     teacher = Trained(wide, range(Bert(wide).layers), bert.width, tags).to(device)
     teacher.start(texts.names, encode(whole.vectors, texts.names, device))
-    return [Learner(TEACHER, range(teacher.layers), teacher, average(teacher)), *found]
+    return [learner(TEACHER, range(teacher.layers), teacher), *found]
+
+
+def learner(name: str, kept: Sequence[int], model: Trained) -> Learner:
+    """Return a model and its moving average, which is evaluated in float32, as it is exported."""
+    mean = average(model)
+    model.reduced = model.tags.device.type == "cpu"
+    return Learner(name, kept, model, mean)
 
 
 def optimiser_of(learners: Sequence[Learner], plan: Plan) -> torch.optim.Optimizer:

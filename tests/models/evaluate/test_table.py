@@ -154,6 +154,17 @@ async def test_a_new_tag_is_found_better_with_exemplars(folder: Path, report: Pa
     assert "| untrained | " in newtags.markdown(found)
 
 
+def test_rows_of_new_tags_that_are_not_measured_again_are_kept() -> None:
+    kept = {"tags": 3, "contents": 9, "rows": [{"name": "untrained", "a": 1}, {"name": "full", "a": 1}]}
+    found = {"tags": 3, "contents": 9, "rows": [{"name": "fast", "a": 2}, {"name": "untrained", "a": 2}]}
+
+    together = newtags.joined(kept, found)
+
+    assert together["rows"] == [{"name": "untrained", "a": 2}, {"name": "full", "a": 1}, {"name": "fast", "a": 2}]
+    assert newtags.joined({**kept, "contents": 8}, found)["rows"] == [found["rows"][1], found["rows"][0]]  # type: ignore[index]
+    assert newtags.joined(None, found)["tags"] == 3
+
+
 def test_exemplars_of_new_tags_come_back_one_by_one(folder: Path) -> None:
     corpus = open_corpus(str(folder))
     train = list(corpus.exemplars("train"))

@@ -1,5 +1,6 @@
 """The export: ONNX that equals the published torch model, also for padded batches."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tagbus.stream.encoder.golden import load_golden
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import MODEL, RELEASE, default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
 
 TEXTS = [
     "Fishing rights in the Baltic Sea",
@@ -77,6 +79,24 @@ def test_two_exports_are_equal_and_keep_what_was_fitted(exported: Path, tmp_path
 
     assert (tmp_path / MODEL).read_bytes() == (exported / MODEL).read_bytes()
     assert load_release(tmp_path) == fitted
+
+
+async def test_vectors_are_cut_and_of_unit_length_again(base: Path, tmp_path: Path) -> None:
+    """The tag vectors that were trained with them too."""
+    shutil.copytree(base, tmp_path / "run")
+    tags = TagVectors(("a", "b"), np.arange(64, dtype=np.float32).reshape(2, 32), np.zeros(2, np.float32), 20.0)
+    (tmp_path / "run" / FILE).write_bytes(tags.dump())
+    export(tmp_path / "whole", "float32", "toy-32", tmp_path / "run")
+
+    release = export(tmp_path / "cut", "float32", "toy-8", tmp_path / "run", dimension=8)
+
+    assert release.dimension == load_release(tmp_path / "cut").dimension == 8
+    whole, found = [await vectors(tmp_path / name) for name in ("whole", "cut")]
+    np.testing.assert_allclose(found, whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True), atol=1e-5)
+    kept = TagVectors.parse(Path(FILE), (tmp_path / "cut" / FILE).read_bytes())
+    assert (kept.vectors == tags.vectors[:, :8]).all()
+    with pytest.raises(UserError, match="--dimension: 33 is wrong, expected at most 32, which the encoder has"):
+        export(tmp_path / "more", "float32", "toy-33", tmp_path / "run", dimension=33)
 
 
 def test_a_model_too_far_from_torch_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import torch
 from transformers import BertModel
 
 from tagbus.models.data.texts import tokenizer
+from tagbus.models.gudn import network
 from tagbus.models.gudn.network import Contents, GuideNetwork
 from tagbus.models.gudn.plan import Plan, Variant
 from tagbus.models.gudn.reinforce import Names
@@ -45,6 +46,24 @@ def test_features_are_the_cls_states_of_the_last_layers_as_transformers_has_them
         states = theirs(input_ids=some.ids, attention_mask=some.mask.long(), output_hidden_states=True).hidden_states
         found = made(plan(base)).features(some.ids, some.mask, 2)
     torch.testing.assert_close(found, torch.cat([states[-1][:, 0], states[-2][:, 0]], dim=-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("variant", ["paper", "code"])
+def test_products_are_reduced_in_training_alone(base: Path, variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "HIDDEN_DROPOUT", 0.0)
+    some, exact, reduced = batch(base), made(plan(base, variant)), made(plan(base, variant, precision="bfloat16"))
+    torch.testing.assert_close(reduced.logits(some.ids, some.mask), exact.logits(some.ids, some.mask))
+
+    found = []
+    for one in (exact, reduced):
+        one.train()
+        one.dropout.p = 0.0
+        found.append(one.losses(some))
+
+    for name, loss in found[0].items():
+        assert found[1][name].dtype == torch.float32
+        assert found[1][name].item() == pytest.approx(loss.item(), rel=0.02)
+        assert found[1][name].item() != loss.item()
 
 
 @pytest.mark.parametrize("variant", ["paper", "code"])

@@ -42,7 +42,7 @@ def trained(cutting: Slice, cross_encoder: tuple[Path, Manifest], tmp_path_facto
         clean(patch)
         patch.setenv("TAGBUS_COMPONENTS__CROSS_ENCODER__FOLDER", str(cross_encoder[0]))
         patch.setenv("TAGBUS_COMPONENTS__LITERAL__ENABLED", "true")
-        ranker.command(str(cutting.folder), to, cutting.folder / "cache", trees=50, top=5)
+        ranker.command(str(cutting.folder), to, cutting.folder / "cache", trees=50, top=5, kept=40, neighbours=60)
     return to
 
 
@@ -64,7 +64,7 @@ def test_what_is_trained_is_named_after_both(trained: Path, cross_encoder: tuple
     manifest = trees.read_manifest(trained)
     assert manifest.second_stage is not None
     assert manifest.second_stage.components == {"cross_encoder": cross_encoder[1].name}
-    assert manifest.second_stage.top == 5
+    assert (manifest.second_stage.top, manifest.kept, manifest.neighbours) == (5, 40, 60)
     versions = {**manifest.components, "ranker": manifest.name, "cross_encoder": cross_encoder[1].name}
     fitted = Fingerprint(manifest.release, "recall+literal+rank+cross_encoder", versions)
     load(trained / trees.CALIBRATION, fitted)

@@ -57,6 +57,13 @@ def test_a_training_that_diverges_is_told(base: Path, corpus: Path, tmp_path: Pa
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_top_layers_that_diverge_are_told(base: Path, corpus: Path, tmp_path: Path) -> None:
+    made = top_layers_plan(corpus, 1).model_copy(update={"rate": 1e30})
+    with pytest.raises(UserError, match="the loss softmax is nan, so the training has diverged"):
+        top_layers.train(open_corpus(str(corpus)), made, base, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
 def test_a_checkpoint_that_was_cut_off_is_not_resumed_from(tmp_path: Path) -> None:
     """Given a process killed while it wrote its second checkpoint, then the first one is the last."""
     for name, files in {

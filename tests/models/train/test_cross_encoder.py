@@ -12,7 +12,7 @@ from tagbus.models.data.corpus import FirstContents, open_corpus
 from tagbus.models.export.bert import weights_folder
 from tagbus.models.train import cross_encoder
 from tagbus.stream.encoder.release import MODEL, default_folder, load_release, sha256
-from tagbus.stream.errors import ReleaseMismatch
+from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.rank.cross_encoder.model import OnnxCrossEncoder, name_of, read_manifest
 from tests.models.toy import toy_corpus
@@ -41,6 +41,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     cross_encoder.train(FirstContents(open_corpus(str(corpus)), 60), plan, folder / "out")
     return folder / "out"
+
+
+def test_a_training_that_diverges_is_told(tmp_path: Path) -> None:
+    base, corpus = weights_folder(), toy_corpus(tmp_path / "corpus")
+    plan = cross_encoder.Plan(
+        corpus=str(corpus), base=str(base), encoder=str(default_folder()), negatives=2, batch=16, rate=1e30
+    )
+    with pytest.raises(UserError, match=r"the loss .*is nan, so the training has diverged"):
+        cross_encoder.train(FirstContents(open_corpus(str(corpus)), 30), plan, tmp_path / "out")
+    assert not (tmp_path / "out" / MODEL).exists()
 
 
 LONG = "Soil carbon, nitrogen and the growth of Scots pine on drained peatlands. " * 12

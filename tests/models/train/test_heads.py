@@ -18,12 +18,13 @@ from tagbus.models.journal import JOURNAL
 from tagbus.models.train.heads import CHECKPOINT, Heads, Recipe, Trainer, command, tensors, train
 from tagbus.models.train.heads_export import ExportOptions, export, useful
 from tagbus.models.train.losses import SCALE
-from tagbus.models.train.training_set import Examples, TrainingSet
+from tagbus.models.train.training_set import Examples, TrainingSet, initial
 from tagbus.stream.errors import UserError
 from tagbus.stream.onnx_runtime import onnxruntime
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.classifier.model import cut
 from tagbus.stream.recall.heads.model import HeadsRecall
+from tagbus.stream.recall.tagvectors import FILE, TagVectors
 from tagbus.stream.recall.words import Vocabulary
 from tests.models.toy import toy_corpus
 
@@ -104,6 +105,21 @@ def test_at_first_a_content_is_scored_by_its_words_and_vector_against_the_names(
         bag = some.bags.rows(np.array([row]))
         content = bag.weights @ data.terms[bag.terms] + some.vectors[row]
         assert found == pytest.approx(SCALE * data.names @ (content / np.linalg.norm(content)), abs=1e-4)
+
+
+def test_tags_start_at_the_vectors_that_the_encoder_was_trained_with(tmp_path: Path) -> None:
+    """A tag without one, and every tag of another release, at that of its name."""
+    found, vectors = training_set(), np.arange(2 * D, dtype=np.float32).reshape(2, D)
+    assert initial(tmp_path, found) is found.names
+    known = TagVectors(("t5", "t1"), vectors, np.zeros(2, np.float32), SCALE, "r1")
+    for release, places in (("r1", {5: 0, 1: 1}), ("another", dict[int, int]())):
+        (tmp_path / FILE).write_bytes(replace(known, release=release).dump())
+
+        starts = initial(tmp_path, found)
+
+        for number in range(8):
+            place = places.get(number)
+            assert (starts[number] == (found.names[number] if place is None else vectors[place])).all()
 
 
 def test_the_same_seed_gives_the_same_heads_and_another_others() -> None:

@@ -14,6 +14,7 @@ from tagbus.models.export.encoder import export
 from tagbus.models.train.whole import run
 from tagbus.models.train.whole.command import command, numbers
 from tagbus.models.train.whole.evaluate import votes
+from tagbus.models.train.whole.losses import losses
 from tagbus.models.train.whole.plan import Plan
 from tagbus.models.train.whole.run import train
 from tagbus.stream.errors import UserError
@@ -49,6 +50,22 @@ def test_students_and_their_teacher_learn_the_toy_set(base: Path, corpus: Path, 
     vectors = TagVectors.parse(tmp_path, (tmp_path / "1" / FILE).read_bytes())
     assert (vectors.release, release.dimension) == ("toy-1", 32)
     assert vectors.ids == tuple(tag.id for tag in open_corpus(str(corpus)).tags())
+
+
+def test_a_cpu_learns_in_bfloat16_and_is_evaluated_in_float32(base: Path, corpus: Path) -> None:
+    made = plan(corpus, base, dimensions=(16,))
+    texts = run.read(open_corpus(str(corpus)), made)
+    cpu = torch.device("cpu")
+    student = run.begun(made, texts, cpu)[0]
+    batch = texts.contents.batch(np.arange(4), cpu)
+
+    kinds = [one.logits(one.vectors(batch.ids, batch.mask)).dtype for one in (student.model, student.mean)]
+
+    assert kinds == [torch.bfloat16, torch.float32]
+    parts, _ = losses(student.model, batch, [], None, made)
+    exact, _ = losses(student.mean, batch, [], None, made.model_copy(update={"vector_dropout": 0.0}))
+    assert parts.keys() == exact.keys() == {"softmax", "contrastive", "softmax_16"}
+    assert {loss.dtype for loss in parts.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
