@@ -4,7 +4,7 @@ Their annotations are in neither memory nor the training data of heads and ranke
 commands). Their names are in memory, as if they had just been published.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,8 @@ class NewTagsByName:
 async def measure(
     corpus: Corpus, file: Path, models: Path, cache: Path, names: Collection[str] = ()
 ) -> dict[str, object]:
-    """Measure R@10 in percent of the new tags on the test contents that have one, by system and number of exemplars.
+    """Measure R@10 in percent of the new tags on the test contents that have one, by system and number of exemplars,
+    and as `known_...` that of the other tags of these contents.
 
     `names`: the rows to measure; empty: all whose models are there. Raises UserError if the file is empty, or no test
     content has one of the tags.
@@ -117,30 +118,41 @@ async def _row(
         for step, changed in zip(STEPS, added, strict=True):
             records = [MemoryRecord("exemplars", encode_record(item), name) for name, item in changed.items()]
             await stack.projection().apply(records)
-            found[f"r_at_10_after_{step}"] = round(await _recall(stack, test, rest.left_out), 2)
-            console.say(f"{row.name}, {step} exemplars: {found[f'r_at_10_after_{step}']}")
+            new, known = await _recall(stack, test, rest.left_out)
+            found[f"r_at_10_after_{step}"], found[f"known_r_at_10_after_{step}"] = round(new, 2), round(known, 2)
+            console.say(f"{row.name}, {step} exemplars: {new:.2f}, known tags of the same contents: {known:.2f}")
     return found
 
 
-async def _recall(stack: TaggingStack, test: Sequence[Exemplar], new: frozenset[str]) -> float:
-    numbers = {tag: number for number, tag in enumerate(sorted(new))}
+async def _recall(stack: TaggingStack, test: Sequence[Exemplar], new: frozenset[str]) -> tuple[float, float]:
+    """R@10 of the new tags, and of the other tags of the same contents: one that puts new tags first loses these."""
     tagger = stack.uncalibrated()
     with console.bar("tagging", len(test)) as bar:
         results = await tag_all(tagger, [content_of(item) for item in test], bar.advance)
-    # Other tags take up ranks and are never right.
+    numbers: dict[str, int] = {}
     indices = np.full((len(results), K), -1, np.int64)
     for row, result in enumerate(results):
         for column, tag in enumerate(result.tags[:K]):
-            indices[row, column] = numbers.get(tag.id, len(numbers) + column)
-    truth: list[Ints] = [np.array(sorted(numbers[tag] for tag in new.intersection(item.accepted))) for item in test]
-    return recall_at(Ranked(indices, np.zeros(indices.shape)), truth, K)
+            indices[row, column] = numbers.setdefault(tag.id, len(numbers))
+
+    def recall(chosen: Callable[[str], bool]) -> float:
+        right = [[tag for tag in item.accepted if chosen(tag)] for item in test]
+        rows = [row for row, tags in enumerate(right) if tags]
+        truth: list[Ints] = [
+            np.array(sorted(numbers.setdefault(tag, len(numbers)) for tag in right[row]), np.int64) for row in rows
+        ]
+        return recall_at(Ranked(indices[rows], np.zeros((len(rows), K))), truth, K) if rows else 0.0
+
+    return recall(lambda tag: tag in new), recall(lambda tag: tag not in new)
 
 
 def markdown(report: Mapping[str, object]) -> str:
-    """The results as a markdown table."""
+    """The results as a markdown table; in brackets R@10 of the known tags of the same contents, if it was measured."""
     lines = [f"| row | {' | '.join(map(str, STEPS))} |", "| --- |" + " --- |" * len(STEPS)]
-    lines += [
-        f"| {row['name']} | " + " | ".join(str(row[f"r_at_10_after_{step}"]) for step in STEPS) + " |"
-        for row in _rows(report)
-    ]
+    lines += [f"| {row['name']} | {' | '.join(_cell(row, step) for step in STEPS)} |" for row in _rows(report)]
     return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, object], step: int) -> str:
+    known = row.get(f"known_r_at_10_after_{step}")
+    return f"{row[f'r_at_10_after_{step}']}" + ("" if known is None else f" ({known})")

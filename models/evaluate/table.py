@@ -128,7 +128,12 @@ def markdown(report: Report) -> str:
         lines += ["", "What ran:", "", *ran]
     new = report.get("new_tags")
     if isinstance(new, dict):
-        lines += ["", "R@10 of new tags, by exemplars each:", "", newtags.markdown(new)]
+        lines += [
+            "",
+            "R@10 of new tags, by exemplars each (of known tags of the same contents):",
+            "",
+            newtags.markdown(new),
+        ]
     return "\n".join((*lines, "", METHOD, ""))
 
 

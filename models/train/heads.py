@@ -3,8 +3,9 @@
     tagbus train heads CORPUS --out FOLDER
 
 The family of Astec (Dahiya et al. 2021, WSDM) and SiameseXML (Dahiya et al. 2021, ICML): a TF-IDF weighted embedding
-bag, a residual block, dropout, and a vector per tag, initialised with the embedding of its name. Term vectors are
-initialised with the terms' embeddings. Every step scores all tags (decoupled softmax), so nothing is sampled.
+bag, a residual block, dropout, and a vector per tag, initialised with the embedding of its name, or with the vector
+that the encoder was trained with. Term vectors are initialised with the terms' embeddings. Every step scores all tags
+(decoupled softmax), so nothing is sampled.
 """
 
 import asyncio

@@ -149,9 +149,11 @@ async def test_a_new_tag_is_found_better_with_exemplars(folder: Path, report: Pa
     row = found["rows"][0]  # type: ignore[index]
     assert row["name"] == "untrained"
     assert row["r_at_10_after_0"] <= row["r_at_10_after_20"]
+    assert 0 < row["known_r_at_10_after_0"] <= 100
     # No models are trained here, so the row of the trained pipeline is skipped.
     assert "ranker" not in {row["name"] for row in found["rows"]}  # type: ignore[attr-defined]
-    assert "| untrained | " in newtags.markdown(found)
+    first = f"{row['r_at_10_after_0']} ({row['known_r_at_10_after_0']})"
+    assert f"| untrained | {first} |" in newtags.markdown(found)
 
 
 def test_rows_of_new_tags_that_are_not_measured_again_are_kept() -> None:
