@@ -1,6 +1,7 @@
 """The ranker's training set: candidates of held-out contents, as they are and with some tags masked as new."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -23,6 +24,7 @@ from tagbus.stream.recall.graph import GraphRecall
 from tagbus.stream.recall.neighbours import Reach
 from tagbus.stream.recall.pool import NAMES, Ballots, Flags, Floats, Ints, Listed, Numbers, Pool, pool
 from tagbus.stream.recall.second_encoder import VOTES
+from tagbus.stream.recall.votes import ranks
 
 BATCH: Final = 256
 # Recallers by name: they are not trained, so they find new tags like any other.
@@ -110,13 +112,16 @@ async def collect(source: Source, held: Sequence[Exemplar], vectors: Floats, rec
     payloads = await source.graph.facts(source.numbers.ids)
     known = facts(source.numbers, payloads)
     truth = [np.unique(source.numbers.of(item.accepted)) for item in held]
+    # The tags that C2T finds, if not all.
+    new = None if source.graph.unseen is None else source.numbers.of(sorted(await source.graph.unseen.keys()))
     with console.bar("recalling candidates", len(held)) as bar:
         for start in range(0, len(held), BATCH):
             some = held[start : start + BATCH]
             full = await _recall(source, some, vectors[start : start + BATCH], recipe)
+            shown = full if new is None else _left_to_c2t(full, np.isin(full.lists[NAMES].tags, new), recipe.names)
             right = np.concatenate([row * full.width + tags for row, tags in enumerate(truth[start : start + BATCH])])
-            plain.append(_drawn(full, known, source.statistics, right, start, full.width, recipe))
-            hidden = mask_as_new(full, known, source.statistics.tables, start, recipe)
+            plain.append(_drawn(shown, known, source.statistics, right, start, full.width, recipe))
+            hidden = mask_as_new(full, known, source.statistics.tables, start, recipe, new)
             masked.append(_drawn(*hidden, source.statistics, right, start, full.width, recipe))
             bar.advance(len(some))
     tables = source.statistics.tables
@@ -127,9 +132,13 @@ async def collect(source: Source, held: Sequence[Exemplar], vectors: Floats, rec
 
 
 async def _recall(source: Source, held: Sequence[Exemplar], vectors: Floats, recipe: Recipe) -> Pool:
+    """The pool of these contents, with similar tags of any kind: enough that those to be masked are among them."""
     query = Query([item.id for item in held], [text_of(item) for item in held], vectors)
     reach = Reach(recipe.names, recipe.neighbours)
     seen = await source.graph.look(query.ids, vectors, reach)
+    if source.graph.unseen is not None:
+        similar = await source.graph.similar(vectors, math.ceil(recipe.names / max(recipe.new_share, 0.01)))
+        seen = [replace(one, direct=similar[row]) for row, one in enumerate(seen)]
     lists = await asyncio.gather(*(other.recall(query) for other in source.others))
     found = dict(zip((other.name for other in source.others), lists, strict=True))
     return pool(source.numbers, query.texts, seen, found)
@@ -151,8 +160,20 @@ def _drawn(
     )
 
 
-def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe) -> tuple[Pool, Facts]:
-    """The pool with a share of each content's tags masked as new; `start` is the number of the first content.
+def _left_to_c2t(full: Pool, chosen: Flags, limit: int) -> Pool:
+    """The pool with these similar tags alone, the first ones of each content."""
+    names = full.lists[NAMES]
+    rows = names.rows[chosen]
+    first = ranks(rows) < limit
+    kept = Listed(rows[first], names.tags[chosen][first], names.scores[chosen][first])
+    return replace(full, lists={**full.lists, NAMES: kept})
+
+
+def mask_as_new(
+    full: Pool, known: Facts, tables: Tables, start: int, recipe: Recipe, new: Ints | None = None
+) -> tuple[Pool, Facts]:
+    """The pool with a share of each content's tags masked as new; `start` is the number of the first content. `new`:
+    the tags that C2T finds, if it leaves trained ones to their components; then it finds masked ones too.
 
     A masked tag gets a number that the tables do not contain, so it has no prior and no co-occurrences. It is removed
     from the lists of trained recallers, and keeps as many votes, also of a second encoder, as it would have with 0, 1,
@@ -191,7 +212,11 @@ def mask_as_new(full: Pool, known: Facts, tables: Tables, start: int, recipe: Re
         np.concatenate([known.parent, known.parent, known.parent + width, known.parent + width]),
     )
     votes = Ballots(ballots.rows, ballots.similarity, ballots.machine, ballots.voters[kept], tags[kept])
-    return Pool(full.texts, 2 * width, lists, votes), twice
+    masked = Pool(full.texts, 2 * width, lists, votes)
+    if new is not None:
+        similar = lists[NAMES].tags
+        masked = _left_to_c2t(masked, (similar >= width) | np.isin(similar, new), recipe.names)
+    return masked, twice
 
 
 def with_masked(plain: Candidates, masked: Candidates) -> Candidates:

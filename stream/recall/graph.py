@@ -97,6 +97,7 @@ class GraphRecall:
         self._settings = settings
         self._fitted = parameters(fitted, settings)
         self._named = named
+        self.unseen = unseen
 
     @property
     def fitted(self) -> RecallDefaults:
@@ -134,6 +135,10 @@ class GraphRecall:
     async def look(self, ids: Sequence[str], vectors: Vectors, reach: Reach, scopes: Scopes = None) -> list[Seen]:
         """Search memory around each content. Raises DependencyDown if the store does not answer."""
         return await self._neighbourhood.look(ids, vectors, reach, scopes)
+
+    async def similar(self, vectors: Vectors, limit: int) -> Hits:
+        """The nearest tags of each content, also those that C2T leaves out. Raises DependencyDown."""
+        return await self._tags.search(vectors, limit)
 
     def score(self, seen: Sequence[Seen]) -> list[Found]:
         """Score by RAE-XMC over the top keys of each content: the share of each tag that a meta-path found."""

@@ -147,20 +147,20 @@ def read(folder: Path) -> tuple[bytes, str]:
 class TagVectorsRecall:
     """The tags whose vectors are most similar to a content's, with their probabilities over all known tags.
 
-    Tags in memory without a trained vector are searched by their texts, as in C2T, if there are any.
+    Tags in memory without a trained vector are searched by their texts, as in C2T, unless C2T searches them alone.
     """
 
     name: str = NAME
 
-    def __init__(self, vectors: TagVectors, unseen: Unseen) -> None:
-        """`unseen`: the tags without a trained vector."""
+    def __init__(self, vectors: TagVectors, unseen: Unseen | None = None) -> None:
+        """`unseen`: the tags without a trained vector; None: they are left to C2T."""
         self._vectors = vectors
         self._unseen = unseen
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
         """Tag ids with their probability, best first, for each content. Raises DependencyDown if memory does not
         answer."""
-        hits = await self._unseen.search(query.vectors, BEST, query.scopes)
+        hits = None if self._unseen is None else await self._unseen.search(query.vectors, BEST, query.scopes)
         others = (
             () if hits is None else [dict(zip(one.keys.tolist(), one.scores.tolist(), strict=True)) for one in hits]
         )
@@ -188,7 +188,10 @@ async def _open_component(section: TagVectorsSettings, into: Surroundings) -> Pa
         )
     if (length := vectors.vectors.shape[1]) != into.release.dimension:
         raise UserError(f"{folder / FILE}: vectors of {length} numbers, expected {into.release.dimension}")
-    known = frozenset(vectors.ids)
+    known, recall = frozenset(vectors.ids), into.settings.recall
+    if recall.c2t and not recall.c2t_trained:
+        # C2T searches the same tags, and no others.
+        return Part(recallers=(TagVectorsRecall(vectors),), knows=known)
     unseen = Unseen(known, into.memory.tags)
     return Part(recallers=(TagVectorsRecall(vectors, unseen),), listeners={TAGS.name: unseen.change}, knows=known)
 

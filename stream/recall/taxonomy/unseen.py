@@ -30,6 +30,11 @@ class Unseen:
         self._keys |= {tag for tag, payload in tags.items() if payload is not None} - self._known
         self._keys -= {tag for tag, payload in tags.items() if payload is None}
 
+    async def keys(self) -> frozenset[str]:
+        """The ids of these tags. Raises DependencyDown if memory does not answer."""
+        await self._read()
+        return frozenset(self._keys)
+
     async def search(self, vectors: Vectors, limit: int, scopes: Scopes = None) -> Hits | None:
         """The nearest unseen tags of each content [n, d], `limit` at most; None if there are none.
 
