@@ -267,16 +267,17 @@ async def _assembled(
     scored = {one.name: one.lists[0] for one, _ in components.on if one.lists} | {JUDGE: JUDGE}
     select = Select(graph, scored, settings.tagger.tags)
     hierarchy = _hierarchy(settings, graph)
-    optional = plan.optional
     return TaggingStack(
-        settings, encoder, memory, components, parts, graph, unseen, stages, select, hierarchy, optional
+        settings, encoder, memory, components, parts, graph, unseen, stages, select, hierarchy, plan.optional
     )
 
 
 def _unseen(settings: Settings, memory: Memory, parts: Mapping[str, Part]) -> Unseen | None:
     """The only tags that C2T is to find, if not all."""
+    if not settings.recall.c2t or settings.recall.c2t_trained:
+        return None
     known = frozenset[str]().union(*(part.knows for part in parts.values()))
-    return Unseen(known, memory.tags) if known and not settings.recall.c2t_trained else None
+    return Unseen(known, memory.tags) if known else None
 
 
 def _hierarchy(settings: Settings, graph: GraphRecall) -> Sequence[Stage]:

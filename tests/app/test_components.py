@@ -222,6 +222,17 @@ class TestPackaged:
         by_text = {tag.id for tag in found.tags if tag.evidence.similarity is not None}
         assert by_text == {"new", "later"} < {tag.id for tag in found.tags}
 
+    @pytest.mark.parametrize(("c2t", "trained"), [("true", "false"), ("true", "true"), ("false", "false")])
+    async def test_nothing_is_left_to_c2t_that_is_off(
+        self, monkeypatch: pytest.MonkeyPatch, c2t: str, trained: str
+    ) -> None:
+        chosen = {"TAGBUS_RECALL__C2T": c2t, "TAGBUS_RECALL__C2T_TRAINED": trained}
+        for name, value in (packaged() | chosen).items():
+            monkeypatch.setenv(name, value)
+        async with assemble.in_process(load()) as stack:
+            found = stack.unseen is not None, stack.graph.unseen is not None
+        assert found == ((c2t, trained) == ("true", "false"),) * 2
+
     async def test_a_judge_is_asked_about_what_the_ranker_ranked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The ranker was trained without one, and reads nothing of it."""
         for name, value in (packaged() | {"TAGBUS_LLM__URL": "http://127.0.0.1:9/v1"}).items():
