@@ -63,12 +63,13 @@ async def measure(
 def joined(kept: object, found: Mapping[str, object]) -> dict[str, object]:
     """The report `found`, with the rows kept of the same tags and contents that were not measured again."""
     same = isinstance(kept, dict) and all(kept.get(name) == found[name] for name in ("tags", "contents"))
-    rows = {row["name"]: row for one in ((kept, found) if same else (found,)) for row in _rows(one)}
+    rows = {row["name"]: row for one in ((kept, found) if same else (found,)) for row in rows_of(one)}
     order = [row.name for row in NEW]
     return {**found, "rows": [rows[name] for name in order if name in rows]}
 
 
-def _rows(report: object) -> list[dict[str, object]]:
+def rows_of(report: object) -> list[dict[str, object]]:
+    """The rows of a table as JSON; none of anything else."""
     rows = report.get("rows") if isinstance(report, Mapping) else None
     return rows if isinstance(rows, list) else []
 
@@ -149,7 +150,7 @@ async def _recall(stack: TaggingStack, test: Sequence[Exemplar], new: frozenset[
 def markdown(report: Mapping[str, object]) -> str:
     """The results as a markdown table; in brackets R@10 of the known tags of the same contents, if it was measured."""
     lines = [f"| row | {' | '.join(map(str, STEPS))} |", "| --- |" + " --- |" * len(STEPS)]
-    lines += [f"| {row['name']} | {' | '.join(_cell(row, step) for step in STEPS)} |" for row in _rows(report)]
+    lines += [f"| {row['name']} | {' | '.join(_cell(row, step) for step in STEPS)} |" for row in rows_of(report)]
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from tagbus.models.data.corpus import Corpus, open_corpus
 from tagbus.models.evaluate import charts, newtags
 from tagbus.models.evaluate.measure import Paths, measure_rows
+from tagbus.models.evaluate.newtags import rows_of
 from tagbus.models.evaluate.rows import BASELINES, OURS, Row
 from tagbus.stream.app import console
 from tagbus.stream.errors import UserError, shorten
@@ -63,7 +64,7 @@ def command(
         _write(to, {**report, "new_tags": newtags.joined(report.get("new_tags"), found)})
     report = _kept(to)
     _write(to, report)
-    charts.draw(to, models, [str(row["name"]) for row in _rows(report)])
+    charts.draw(to, models, [str(row["name"]) for row in rows_of(report)])
     _print(report)
     typer.echo(json.dumps(report))
 
@@ -85,15 +86,10 @@ def _kept(path: Path) -> Report:
     return {**kept, "method": METHOD}
 
 
-def _rows(report: Report) -> list[dict[str, object]]:
-    rows = report.get("rows")
-    return rows if isinstance(rows, list) else []
-
-
 def _with(report: Report, found: Mapping[str, object]) -> list[dict[str, object]]:
     """The rows with this one added or replaced, in the order of rows.py."""
     order = [row.name for row in (*BASELINES, *OURS)]
-    rows = {str(row["name"]): row for row in _rows(report)} | {str(found["name"]): dict(found)}
+    rows = {str(row["name"]): row for row in rows_of(report)} | {str(found["name"]): dict(found)}
     return sorted(rows.values(), key=lambda row: order.index(str(row["name"])) if row["name"] in order else len(order))
 
 
@@ -123,8 +119,8 @@ COLUMNS: Final = {
 def markdown(report: Report) -> str:
     """The table as markdown: each figure with the half-width of its interval."""
     lines = ["| row | " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " --- |" * len(COLUMNS)]
-    lines += [f"| {row['name']} | " + " | ".join(_cells(row)) + " |" for row in _rows(report)]
-    if ran := [line for row in _rows(report) if (line := _ran(row))]:
+    lines += [f"| {row['name']} | " + " | ".join(_cells(row)) + " |" for row in rows_of(report)]
+    if ran := [line for row in rows_of(report) if (line := _ran(row))]:
         lines += ["", "What ran:", "", *ran]
     new = report.get("new_tags")
     if isinstance(new, dict):
@@ -159,6 +155,6 @@ def _cells(row: Mapping[str, object]) -> Iterator[str]:
 def _print(report: Report) -> None:
     """Print the table without intervals, for lack of room."""
     table = Table("row", *COLUMNS.values(), title="percent; ECE a fraction; intervals in the files")
-    for row in _rows(report):
+    for row in rows_of(report):
         table.add_row(str(row["name"]), *("-" if row.get(name) is None else f"{row[name]}" for name in COLUMNS))
     console.stderr.print(table)

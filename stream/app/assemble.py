@@ -65,8 +65,7 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class TaggingStack:
     """Everything that tagging with one release needs, except what fills the memory. `parts` by component name.
-    `unseen`: the tags that C2T finds, if not all. `hierarchy`: the stage that drops or adds broader tags, if the
-    settings ask for one."""
+    `hierarchy`: the stage that drops or adds broader tags, if the settings ask for one."""
 
     settings: Settings
     encoder: Encoder
@@ -74,7 +73,6 @@ class TaggingStack:
     components: Components
     parts: Mapping[str, Part]
     graph: GraphRecall
-    unseen: Unseen | None
     stages: Sequence[Stage]
     select: Select
     hierarchy: Sequence[Stage]
@@ -162,8 +160,8 @@ class TaggingStack:
     def _listeners(self) -> dict[str, list[Listener]]:
         """The listeners of each kind that has any."""
         found: dict[str, list[Listener]] = {TAGS.name: [self.graph.standing.change]}
-        if self.unseen is not None:
-            found[TAGS.name].append(self.unseen.change)
+        if self.graph.unseen is not None:
+            found[TAGS.name].append(self.graph.unseen.change)
         for kind, listener in chain.from_iterable(part.listeners.items() for part in self.parts.values()):
             found.setdefault(kind, []).append(listener)
         return found
@@ -267,9 +265,7 @@ async def _assembled(
     scored = {one.name: one.lists[0] for one, _ in components.on if one.lists} | {JUDGE: JUDGE}
     select = Select(graph, scored, settings.tagger.tags)
     hierarchy = _hierarchy(settings, graph)
-    return TaggingStack(
-        settings, encoder, memory, components, parts, graph, unseen, stages, select, hierarchy, plan.optional
-    )
+    return TaggingStack(settings, encoder, memory, components, parts, graph, stages, select, hierarchy, plan.optional)
 
 
 def _unseen(settings: Settings, memory: Memory, parts: Mapping[str, Part]) -> Unseen | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,15 +114,6 @@ class ExactStore:
         """
         await self._serial.run(self._take, folder)
 
-    @classmethod
-    async def load(
-        cls, folder: Path, release: str, dimension: int, carried: Carried | None = None, files: Path | None = None
-    ) -> Self:
-        """Load a store that `save` wrote. Raises as `take` does."""
-        store = cls(release, dimension, carried, files)
-        await store.take(folder)
-        return store
-
     def _put(self, batch: Batch) -> None:
         """Apply an upsert; a store with an index updates it here."""
         self._store(batch)
@@ -168,10 +159,10 @@ class ExactStore:
         among: Collection[str] | None = None,
     ) -> Hits:
         found = [_NOTHING] * len(queries)
+        chosen = None if among is None else self._columns.chosen(among)
         for seen_by, members in groups(scopes, len(queries)):
             visible = self._columns.visible(seen_by, at)
-            if among is not None:
-                chosen = self._columns.chosen(among)
+            if chosen is not None:
                 visible = chosen if visible is None else chosen & visible
             seen = len(self._columns) if visible is None else int(np.count_nonzero(visible))
             best = self._nearest(queries[members], limit, visible, seen)

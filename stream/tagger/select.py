@@ -44,7 +44,7 @@ class Select:
             order, seen, work.names, self._limit, lambda tag_id: self._said(found, tag_id, unjudged(tag_id))
         )
         return [
-            # `replace` takes four times as long, for each tag of each content.
+            # `replace` takes 1.2 µs, not 0.5, for each tag of each content.
             Candidate(one.id, one.name, one.score, one.evidence, ranking.stage, translated(work.payloads[one.id]))
             for one in picked
         ]

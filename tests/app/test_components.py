@@ -230,8 +230,7 @@ class TestPackaged:
         for name, value in (packaged() | chosen).items():
             monkeypatch.setenv(name, value)
         async with assemble.in_process(load()) as stack:
-            found = stack.unseen is not None, stack.graph.unseen is not None
-        assert found == ((c2t, trained) == ("true", "false"),) * 2
+            assert (stack.graph.unseen is not None) == ((c2t, trained) == ("true", "false"))
 
     async def test_a_judge_is_asked_about_what_the_ranker_ranked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The ranker was trained without one, and reads nothing of it."""

@@ -1,10 +1,13 @@
 """Search results for tests: lists of hits with their payloads."""
 
 from datetime import datetime
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from tagbus.stream.memory import Payload, Store, Vectors
+from tagbus.stream.memory import ExactStore, Payload, Store, Vectors
 from tagbus.stream.memory.store import Scopes
+
+S = TypeVar("S", bound=ExactStore)
 
 
 class Hit(NamedTuple):
@@ -35,3 +38,9 @@ async def listed(
             ]
         )
     return found
+
+
+async def taken(store: S, folder: Path) -> S:
+    """The store, which is empty, with what another saved in the folder."""
+    await store.take(folder)
+    return store

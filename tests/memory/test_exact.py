@@ -15,7 +15,7 @@ from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import ExactStore, Point, Vectors, exact
 from tagbus.stream.memory.rows import vectors
 from tagbus.stream.memory.shortlist import Shortlist
-from tests.memory.listing import listed
+from tests.memory.listing import listed, taken
 
 Unit = Callable[..., Vectors]
 
@@ -116,7 +116,7 @@ async def test_an_id_that_many_payloads_name_is_one_string(tmp_path: Path, unit:
         await store.upsert([Point("c", vector, {"accepted": [f"other-{n}" for n in range(100_000)]})])
     assert await same(store)
     await store.save(tmp_path / "kept")
-    assert await same(await ExactStore.load(tmp_path / "kept", "r", 2))
+    assert await same(await taken(ExactStore("r", 2), tmp_path / "kept"))
 
 
 def test_a_shortlist_of_equals_stays_short() -> None:
@@ -136,7 +136,7 @@ async def test_a_saved_store_is_loaded(tmp_path: Path, unit: Unit) -> None:
     queries = unit(np.random.default_rng(2).normal(size=(10, 6)))
     found = await listed(store, queries, 20)
     await store.save(tmp_path / "deep" / "cache")
-    loaded = await ExactStore.load(tmp_path / "deep" / "cache", "r1", 6)
+    loaded = await taken(ExactStore("r1", 6), tmp_path / "deep" / "cache")
     assert await loaded.keys() == await store.keys()
     assert await listed(loaded, queries, 20) == found
     assert await loaded.fetch(["ключ\n\x00"]) == {"ключ\n\x00": {"tags": ["é", "\u2028", None], "n": -1.5}}
@@ -148,10 +148,10 @@ async def test_a_saved_store_is_loaded(tmp_path: Path, unit: Unit) -> None:
 async def test_a_save_takes_the_place_of_the_last_one(tmp_path: Path, unit: Unit) -> None:
     store = ExactStore("r1", 3)
     await store.save(tmp_path / "cache")
-    assert await (await ExactStore.load(tmp_path / "cache", "r1", 3)).count() == 0
+    assert await (await taken(ExactStore("r1", 3), tmp_path / "cache")).count() == 0
     await store.upsert(random_points(unit, 3, 3))
     await store.save(tmp_path / "cache")
-    assert await (await ExactStore.load(tmp_path / "cache", "r1", 3)).count() == 3
+    assert await (await taken(ExactStore("r1", 3), tmp_path / "cache")).count() == 3
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
@@ -167,9 +167,9 @@ async def test_a_store_of_another_release_is_refused(tmp_path: Path, unit: Unit)
     await store.upsert(random_points(unit, 3, 3))
     await store.save(tmp_path / "cache")
     with pytest.raises(ReleaseMismatch, match=r"'r1'.*'r2'; delete it and let it be rebuilt"):
-        await ExactStore.load(tmp_path / "cache", "r2", 3)
+        await taken(ExactStore("r2", 3), tmp_path / "cache")
     with pytest.raises(ReleaseMismatch, match=r"3 dimensions.*makes 4"):
-        await ExactStore.load(tmp_path / "cache", "r1", 4)
+        await taken(ExactStore("r1", 4), tmp_path / "cache")
 
 
 async def test_a_damaged_store_is_a_users_error(tmp_path: Path, unit: Unit) -> None:
@@ -210,6 +210,6 @@ async def test_a_damaged_store_is_a_users_error(tmp_path: Path, unit: Unit) -> N
         await store.save(folder)
         damage()
         with pytest.raises(UserError, match="delete"):
-            await ExactStore.load(folder, "r1", 3)
+            await taken(ExactStore("r1", 3), folder)
     with pytest.raises(UserError, match="holds no store of tagbus"):
-        await ExactStore.load(tmp_path / "nowhere", "r1", 3)
+        await taken(ExactStore("r1", 3), tmp_path / "nowhere")

@@ -17,7 +17,7 @@ from tagbus.stream.memory import ExactStore, Point, Vectors, hnsw
 from tagbus.stream.memory.hnsw import HnswStore, IndexOptions
 from tagbus.stream.memory.rows import index
 from tests.memory.clusters import D, both, clustered, of, points, recall
-from tests.memory.listing import listed
+from tests.memory.listing import listed, taken
 
 Unit = Callable[..., Vectors]
 
@@ -144,7 +144,7 @@ async def test_a_point_unlike_all_others_is_found(tmp_path: Path, unit: Unit) ->
     await store.delete([f"k{n:05}" for n in range(0, 2_000, 3)])
     await check(store)
     await store.save(tmp_path / "kept")
-    await check(await HnswStore.load(tmp_path / "kept", "r", 64))
+    await check(await taken(HnswStore("r", 64), tmp_path / "kept"))
 
 
 async def test_what_the_index_misses_obeys_scopes(unit: Unit) -> None:
@@ -215,8 +215,10 @@ async def test_vectors_and_payloads_may_lie_on_disk(tmp_path: Path, unit: Unit) 
     right = await listed(there, queries, 30)
     assert await listed(on_disk, queries, 30) == right
     await on_disk.save(tmp_path / "kept")
-    assert await listed(await HnswStore.load(tmp_path / "kept", "r", D), queries, 30) == right
-    assert await listed(await HnswStore.load(tmp_path / "kept", "r", D, files=tmp_path / "files"), queries, 30) == right
+    assert await listed(await taken(HnswStore("r", D), tmp_path / "kept"), queries, 30) == right
+    assert (
+        await listed(await taken(HnswStore("r", D, files=tmp_path / "files"), tmp_path / "kept"), queries, 30) == right
+    )
     assert list((tmp_path / "files").iterdir()) == []
 
 
@@ -225,14 +227,14 @@ async def test_an_index_is_kept_beside_its_points(tmp_path: Path, unit: Unit, ca
     store, _ = await both(points(clustered(unit, 1_000)))
     await store.delete(["k00003"])
     await store.save(tmp_path / "cache")
-    loaded = await HnswStore.load(tmp_path / "cache", "r", D)
+    loaded = await taken(HnswStore("r", D), tmp_path / "cache")
     queries = clustered(unit, 20, seed=1)
     assert await listed(loaded, queries, 30) == await listed(store, queries, 30)
     assert not caplog.messages
     await loaded.upsert(points(queries, first=5_000))
     assert [hits[0].key for hits in await listed(loaded, queries, 3)] == [f"k{n:05}" for n in range(5_000, 5_020)]
     with pytest.raises(ReleaseMismatch):
-        await HnswStore.load(tmp_path / "cache", "another", D)
+        await taken(HnswStore("another", D), tmp_path / "cache")
 
 
 async def test_an_exact_stores_folder_gets_its_index_once(
@@ -241,14 +243,14 @@ async def test_an_exact_stores_folder_gets_its_index_once(
     caplog.set_level(logging.INFO)
     _, exact = await both(points(clustered(unit, 1_000)))
     await exact.save(tmp_path / "cache")
-    first = await HnswStore.load(tmp_path / "cache", "r", D)
+    first = await taken(HnswStore("r", D), tmp_path / "cache")
     assert [message.partition(" points")[0] for message in caplog.messages] == ["building the index of 1000"]
     caplog.clear()
-    again = await HnswStore.load(tmp_path / "cache", "r", D)
+    again = await taken(HnswStore("r", D), tmp_path / "cache")
     assert not caplog.messages
     queries = clustered(unit, 20, seed=1)
     assert await listed(first, queries, 30) == await listed(again, queries, 30)
-    assert await (await ExactStore.load(tmp_path / "cache", "r", D)).keys() == await exact.keys()
+    assert await (await taken(ExactStore("r", D), tmp_path / "cache")).keys() == await exact.keys()
 
 
 async def test_an_index_that_is_not_of_these_points_is_rebuilt(
@@ -285,7 +287,7 @@ async def test_an_index_that_is_not_of_these_points_is_rebuilt(
         await store.save(folder)
         spoil()
         caplog.clear()
-        loaded = await HnswStore.load(folder, "r", D)
+        loaded = await taken(HnswStore("r", D), folder)
         assert caplog.messages[0].startswith("building the index"), spoil
         assert recall(await listed(loaded, queries, 10), await listed(exact, queries, 10)) > 0.95
 
@@ -314,7 +316,7 @@ async def test_an_index_may_hold_the_first_numbers_alone(
     await again.take(tmp_path / "cache")
     assert await listed(again, queries, 10) == found
     assert not caplog.messages
-    await HnswStore.load(tmp_path / "cache", "r", D)
+    await taken(HnswStore("r", D), tmp_path / "cache")
     assert caplog.messages[0].startswith("building the index")
 
 
@@ -324,7 +326,7 @@ async def test_a_folder_that_takes_no_index_is_no_obstacle(
     _, exact = await both(points(clustered(unit, 1_000)))
     await exact.save(tmp_path / "cache")
     (tmp_path / "cache" / index.INDEX / "in the way").mkdir(parents=True)
-    store = await HnswStore.load(tmp_path / "cache", "r", D)
+    store = await taken(HnswStore("r", D), tmp_path / "cache")
     assert "cannot keep its index" in caplog.text
     assert await store.count() == 1_000
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [

@@ -14,7 +14,7 @@ from tagbus.stream.memory import Point, Store, Vectors, exact
 from tagbus.stream.memory.exact import ExactStore
 from tagbus.stream.memory.validity import FIRST, LAST, is_valid, microseconds, period
 from tests.memory.history import NUMBERS, Write, histories, written
-from tests.memory.listing import listed
+from tests.memory.listing import listed, taken
 
 Make = Callable[..., Point]
 Unit = Callable[..., Vectors]
@@ -110,7 +110,7 @@ async def test_a_saved_store_keeps_validity(tmp_path: Any, point: Make, unit: Un
     store = ExactStore("r", 4)
     await store.upsert([point("old", X, valid_until="2026-01-01T00:00:00Z"), point("new", X)])
     await store.save(tmp_path / "store")
-    again = await exact.ExactStore.load(tmp_path / "store", "r", 4)
+    again = await taken(exact.ExactStore("r", 4), tmp_path / "store")
     assert await keys(again, unit([X]), NOON) == ["new"]
 
 
