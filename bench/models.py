@@ -115,10 +115,10 @@ def watched(stack: TaggingStack, shares: Shares) -> Tagger:
         elif isinstance(other, LiteralRecall):
             shares.watch(other._lexicon, "match", "literal names")
         elif isinstance(other, TagVectorsRecall):
-            other._vectors = SimpleNamespace(best=shares.clocked(other._vectors.best, "tag vectors"))
+            other._search = SimpleNamespace(best=shares.clocked(other._search.best, "tag vectors"))
         elif other.name == second_encoder.TAGS:
             second = other.ask.__self__  # type: ignore[attr-defined]
-            second._vectors = SimpleNamespace(best=shares.clocked(second._vectors.best, "second encoder's tags"))
+            second._search = SimpleNamespace(best=shares.clocked(second._search.best, "second encoder's tags"))
     for replica in (one for part in stack.parts.values() for one in part.replicas):
         shares.watch(replica.encoder, "_run", "second encoder's encoder")
         shares.watch(replica.memory.exemplars, "_search", "second encoder's neighbours")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from tagbus.models.auto.corpus import RunCorpus
 from tagbus.models.auto.selection import Gain, Goal, Trained, figure_of, memory, tagged
 from tagbus.models.auto.single import Single, best_cut
-from tagbus.models.evaluate.measure import EvaluationSet, figures
+from tagbus.models.evaluate.measure import EvaluationSet
 from tagbus.stream import quality
 from tagbus.stream.contract.events import TaggedContent
 
@@ -79,5 +79,5 @@ async def evaluated(taken: RunCorpus, trained: Trained, parts: Sequence[str], go
 
 
 def _figures(test_set: EvaluationSet, results: Sequence[TaggedContent]) -> dict[str, float]:
-    row = figures(test_set.ranked(results), test_set)
+    row = test_set.raw(test_set.ranked(results)).figures()
     return {name: value for name in FIGURES if isinstance(value := row[name], float)}

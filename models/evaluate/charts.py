@@ -9,7 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tagbus.models.evaluate.raw import Raw
 from tagbus.models.journal import JOURNAL, lines
+from tagbus.stream import quality
 
 # Set before the import, which otherwise creates folders and a list of fonts in the home directory.
 _CACHE: Final = tempfile.TemporaryDirectory(prefix="tagbus-matplotlib-")
@@ -22,20 +24,18 @@ BINS: Final = 15
 CURVES: Final = ("loss", "p_at_1", "p_at_5", "ndcg_at_5")
 
 
-def draw(table: Path, models: Path, names: Sequence[str]) -> None:
-    """Write TABLE-reliability.png from the confidences stored in `models`, and TABLE-learning.png from its logs."""
-    kept = {name: models / "rows" / f"{name}.npz" for name in names}
-    pairs = {name: _pairs(path) for name, path in kept.items() if path.exists()}
-    if pairs:
-        reliability(pairs, table.with_name(f"{table.stem}-reliability.png"))
+def draw(table: Path, models: Path, rows: Mapping[str, Raw]) -> None:
+    """Write TABLE-reliability.png from raw rows, and TABLE-learning.png from the logs in `models`."""
+    if rows:
+        reliability({name: _pairs(raw) for name, raw in rows.items()}, table.with_name(f"{table.stem}-reliability.png"))
     logs = {str(log.parent.relative_to(models)): lines(log) for log in sorted(models.glob(f"**/{JOURNAL}"))}
     if logs:
         learning(logs, table.with_name(f"{table.stem}-learning.png"))
 
 
-def _pairs(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    kept = np.load(path, allow_pickle=False)
-    return kept["confidence"], kept["right"]
+def _pairs(raw: Raw) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    found = raw.ranked.indices >= 0
+    return raw.ranked.scores[found], quality.hits(raw.ranked, raw.truth)[found]
 
 
 def reliability(pairs: Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]], to: Path) -> None:

@@ -3,16 +3,16 @@
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from tagbus.models import journal
 from tagbus.models.data.corpus import Corpus
 from tagbus.models.data.truth import numbers_of
+from tagbus.models.evaluate.raw import DIGITS, Raw
 from tagbus.models.evaluate.rows import BASELINES, Row
 from tagbus.models.evaluate.systems import K, settings_of, variables_of, with_memory
 from tagbus.models.journal import JOURNAL
@@ -24,22 +24,18 @@ from tagbus.stream.config import Settings
 from tagbus.stream.contract.events import Exemplar, TaggedContent
 from tagbus.stream.contract.release import Fingerprint
 from tagbus.stream.errors import UserError
-from tagbus.stream.intervals import bootstrap, recall_by_band
 from tagbus.stream.quality import Floats, Ints, Ranked
 from tagbus.stream.rank import trees
 from tagbus.stream.recall import second_encoder
 
-# LLM4Tag drops tags with a lower confidence; Acc@k, Coverage@k and #Right count the remaining ones.
-PUBLISHED: Final = 0.5
-
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """The contents that all rows are measured on, with tag counts and propensities of the training contents."""
+    """The contents that all rows are measured on, with the number of training contents and of each tag among them."""
 
     numbers: Mapping[str, int]
     counts: Ints
-    propensity: Floats
+    trained: int
     val: Sequence[Exemplar]
     test: Sequence[Exemplar]
 
@@ -52,12 +48,21 @@ class EvaluationSet:
         for item in corpus.exemplars("train"):
             counts[numbers_of(item, numbers)] += 1
             contents += 1
-        propensity = quality.propensities(counts, contents)
-        return cls(numbers, counts, propensity, list(corpus.exemplars("val")), list(corpus.exemplars("test")))
+        return cls(numbers, counts, contents, list(corpus.exemplars("val")), list(corpus.exemplars("test")))
 
     def truth(self, items: Sequence[Exemplar]) -> list[Ints]:
         """The right tag numbers of each content."""
         return [np.unique(np.array(numbers_of(item, self.numbers), np.int64)) for item in items]
+
+    @property
+    def propensity(self) -> Floats:
+        """The propensity of each tag."""
+        return quality.propensities(self.counts, self.trained)
+
+    def raw(self, ranked: Ranked) -> Raw:
+        """The raw rows of a result on the test contents."""
+        ranked = Ranked(ranked.indices, ranked.scores.round(DIGITS))
+        return Raw([item.id for item in self.test], ranked, self.truth(self.test), self.counts, self.trained)
 
     def ranked(self, results: Sequence[TaggedContent]) -> Ranked:
         """The tagger's results as arrays."""
@@ -70,10 +75,12 @@ class EvaluationSet:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Folders of trained models and embeddings, and the command that measures a row, with {} for the row's name."""
+    """Folders of trained models, of embeddings and of raw rows, and the command that measures a row, with {} for the
+    row's name."""
 
     models: Path
     cache: Path
+    raw: Path
     line: str
 
 
@@ -101,40 +108,19 @@ def _memory(settings: Settings) -> tuple[Path | None, Path | None, str, bool]:
 def _entry(
     row: Row, ranked: Ranked, run: Mapping[str, object], test_set: EvaluationSet, paths: Paths
 ) -> dict[str, object]:
-    """A row of the table. Its confidences are stored for the charts."""
-    kept = paths.models / "rows" / f"{row.name}.npz"
+    """A row of the table; its raw rows are stored."""
+    raw = test_set.raw(ranked)
+    kept = raw_file(paths.raw, row.name)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    right = quality.hits(ranked, test_set.truth(test_set.test))
-    found = ranked.indices >= 0
-    np.savez_compressed(kept, confidence=ranked.scores[found], right=right[found])
-    entry = {"name": row.name, "what": row.what, **figures(ranked, test_set), **run}
+    kept.write_bytes(raw.dump())
+    entry = {"name": row.name, "what": row.what, **raw.figures(), **run}
     console.say(f"{row.name}: P@1 {entry['p_at_1']}")
     return entry
 
 
-def figures(ranked: Ranked, test_set: EvaluationSet) -> dict[str, object]:
-    """All quality figures of a result on the test contents."""
-    truth = test_set.truth(test_set.test)
-    parts = quality.parts(ranked, truth, test_set.propensity)
-    interval = bootstrap(parts)
-    low, high = _rounded(interval.low), _rounded(interval.high)
-    bands = recall_by_band(ranked, truth, test_set.counts)
-    published = quality.at_least(ranked, PUBLISHED)
-    some = bool((published.indices >= 0).any())
-    return {
-        **_rounded(quality.measure(ranked, truth, test_set.propensity)),
-        "f1_at_5": round(quality.f1_at(ranked, truth, 5), 2),
-        **{f"r_at_10_{name}": None if value is None else round(value, 2) for name, value in bands.items()},
-        "acc_at_3": round(quality.acc_at(published, truth, 3), 2) if some else None,
-        "coverage_at_1": round(quality.coverage_at(published, 1), 2),
-        "right": round(quality.right_tags(published, truth), 3),
-        "hr_at_1": round(quality.hit_rate(published, truth, 1), 2),
-        "intervals": {name: [low[name], high[name]] for name in low},
-    }
-
-
-def _rounded(found: quality.Quality) -> dict[str, float]:
-    return {name: round(value, 4 if name == "ece" else 2) for name, value in asdict(found).items()}
+def raw_file(folder: Path, name: str) -> Path:
+    """The file of a row's raw rows."""
+    return folder / f"{name}.npz"
 
 
 def _baseline(row: Row, test_set: EvaluationSet, models: Path) -> tuple[Ranked, dict[str, object]]:

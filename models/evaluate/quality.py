@@ -107,7 +107,7 @@ def _measured(name: str, place: str, rows: list[str], models: Path) -> Run:
     trained = Experiment(place, contents, models)
     for row in rows:
         prepare(row, trained)
-    found = asyncio.run(_rows(corpus, rows, Paths(models, trained.cache, "make quality")))
+    found = asyncio.run(_rows(corpus, rows, Paths(models, trained.cache, models / "raw", "make quality")))
     return Run(
         commit="",
         changed=False,

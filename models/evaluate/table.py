@@ -1,7 +1,7 @@
 """`tagbus evaluate-models`: baselines and trained models in one table, on test contents used for no tuning.
 
     tagbus evaluate-models CORPUS                       print the table of bench/results/models.json
-    tagbus evaluate-models CORPUS --rows untrained      measure that row again and store it there
+    tagbus evaluate-models CORPUS --rows untrained      measure that row again and store it there, and its raw rows
     tagbus evaluate-models CORPUS --new-tags FILE       recall of tags without training data (newtags.py), of --rows
 
 Our rows run end to end through the tagger. Confidences are calibrated on the validation contents, except with a ranker,
@@ -20,8 +20,9 @@ from rich.table import Table
 
 from tagbus.models.data.corpus import Corpus, open_corpus
 from tagbus.models.evaluate import charts, newtags
-from tagbus.models.evaluate.measure import Paths, measure_rows
+from tagbus.models.evaluate.measure import Paths, measure_rows, raw_file
 from tagbus.models.evaluate.newtags import rows_of
+from tagbus.models.evaluate.raw import Raw
 from tagbus.models.evaluate.rows import BASELINES, OURS, Row
 from tagbus.stream.app import console
 from tagbus.stream.errors import UserError, shorten
@@ -41,9 +42,9 @@ Report = dict[str, object]
 def command(
     corpus: Annotated[str, typer.Argument(help="folder with training, validation and test contents")],
     rows: Annotated[str, typer.Option(help="rows to measure, comma-separated; the others are printed as stored")] = "",
-    to: Annotated[Path, typer.Option("--out", help="the table as JSON; .md and .png are written next to it")] = Path(
-        "bench/results/models.json"
-    ),
+    to: Annotated[
+        Path, typer.Option("--out", help="the table as JSON; .md, .png and the raw rows are written next to it")
+    ] = Path("bench/results/models.json"),
     models: Annotated[Path, typer.Option(help="folder of trained models and of the baselines' predictions")] = Path(
         ".cache/models"
     ),
@@ -56,7 +57,7 @@ def command(
     names = [name for name in rows.split(",") if name]
     chosen = _named(names)
     if chosen:
-        paths = Paths(models, cache, f"tagbus evaluate-models {corpus} --rows {{}}")
+        paths = Paths(models, cache, _raw(to), f"tagbus evaluate-models {corpus} --rows {{}}")
         asyncio.run(_measure(open_corpus(corpus), chosen, paths, to))
     if new_tags is not None:
         found = asyncio.run(newtags.measure(open_corpus(corpus), new_tags, models, cache, names))
@@ -64,9 +65,15 @@ def command(
         _write(to, {**report, "new_tags": newtags.joined(report.get("new_tags"), found)})
     report = _kept(to)
     _write(to, report)
-    charts.draw(to, models, [str(row["name"]) for row in rows_of(report)])
+    kept = {str(row["name"]): raw_file(_raw(to), str(row["name"])) for row in rows_of(report)}
+    charts.draw(to, models, {name: Raw.load(path) for name, path in kept.items() if path.exists()})
     _print(report)
     typer.echo(json.dumps(report))
+
+
+def _raw(table: Path) -> Path:
+    """The folder of the raw rows of a table."""
+    return table.parent / "raw" / table.stem
 
 
 def _named(names: Sequence[str]) -> list[Row]:

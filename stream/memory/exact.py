@@ -193,6 +193,12 @@ class ExactStore:
 
     def _compared(self, queries: Vectors, visible: Flags | None) -> Iterator[tuple[Ints, Floats]]:
         """The visible rows (bool by row; None: all), piece by piece, and the similarities [n, rows] of the queries."""
+        if visible is not None and np.count_nonzero(visible) <= GATHERED:
+            # At once: a few rows in each piece would be merged into each shortlist piece by piece.
+            rows = np.flatnonzero(visible)
+            if len(rows):
+                yield rows, np.ascontiguousarray((self._vectors.gather(rows) @ queries.T).T)
+            return
         # To gather into new memory takes three times as long.
         room = np.empty((GATHERED, self.dimension), np.float32)
         for first, vectors in self._pieces():

@@ -27,7 +27,7 @@ from tagbus.stream.recall.base import Query, Recaller
 from tagbus.stream.recall.component import ComponentOf, Part, Replica, ServedSettings, Surroundings, variable
 from tagbus.stream.recall.neighbours import Neighbourhood, Reach
 from tagbus.stream.recall.pool import Numbers, pool
-from tagbus.stream.recall.tagvectors import FILE, TagVectors
+from tagbus.stream.recall.tagvectors import FILE, TagSearch, TagVectors
 from tagbus.stream.recall.taxonomy.standing import Standing
 from tagbus.stream.recall.votes import count_votes
 
@@ -45,9 +45,9 @@ Found = list[Mapping[str, float]]
 class SecondEncoder:
     """An encoder, its stores, and the tag vectors that it was trained against."""
 
-    def __init__(self, encoder: Encoder, tags: Store, exemplars: Store, vectors: TagVectors) -> None:
+    def __init__(self, encoder: Encoder, tags: Store, exemplars: Store, search: TagSearch) -> None:
         self.encoder = encoder
-        self._vectors = vectors
+        self._search = search
         # C2T is off: the release's encoder already covers all tag texts.
         settings = RecallSettings(c2t=False)
         self._neighbourhood = Neighbourhood(tags, exemplars, settings)
@@ -81,7 +81,7 @@ class SecondEncoder:
     async def tags(self, query: Query) -> Found:
         """For each content, the tags with the most similar vectors and their probability, best first."""
         vectors = await self._encode(query)
-        return await asyncio.to_thread(self._vectors.best, vectors, BEST)
+        return await asyncio.to_thread(self._search.best, vectors, BEST)
 
     async def _encode(self, query: Query) -> Vectors:
         """Both lists are requested concurrently: the second caller awaits the first one's encoding."""
@@ -138,7 +138,8 @@ async def _open_component(section: SecondEncoderSettings, into: Surroundings) ->
     except BaseException:
         await encoder.close()
         raise
-    second = SecondEncoder(encoder, memory.tags, memory.exemplars, vectors)
+    search = await asyncio.to_thread(TagSearch, vectors)
+    second = SecondEncoder(encoder, memory.tags, memory.exemplars, search)
 
     async def close() -> None:
         await second.close()

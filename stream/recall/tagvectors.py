@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Self
 from zipfile import BadZipFile
@@ -19,6 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic_core import from_json, to_json
 
+from tagbus.stream.dots import EightBitRows
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
 from tagbus.stream.memory.kinds import TAGS
@@ -35,6 +37,7 @@ FILE_BYTES: Final = 2_000_000_000
 CONTENTS: Final = 64
 # Limit of tags per content: as many as a ranker reads of a list.
 BEST: Final = 60
+GROUPS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,21 @@ class TagVectors:
             raise UserError(f"{place}: {len(ids)} tags, vectors {vectors.shape}, {len(bias)} biases, which do not fit")
         return cls(ids, vectors, bias, scale, release)
 
+
+class TagSearch:
+    """Finds the most probable tags of contents. Thread-safe.
+
+    Eight-bit products choose the tags, and their exact products decide, so that a probability does not depend on the
+    rest of the batch. Of the sum over all tags only the part of the others is rounded.
+    """
+
+    def __init__(self, vectors: TagVectors) -> None:
+        self.ids: Final = vectors.ids
+        self._vectors = vectors.vectors
+        self._rounded = EightBitRows(vectors.vectors)
+        self._bias = vectors.bias
+        self._scale = vectors.scale
+
     def best(
         self, contents: Vectors, count: int, others: Sequence[Mapping[str, float]] = ()
     ) -> list[Mapping[str, float]]:
@@ -88,43 +106,55 @@ class TagVectors:
         """
         found: list[Mapping[str, float]] = []
         for start in range(0, len(contents), CONTENTS):
-            logits = self._logits(contents[start : start + CONTENTS])
-            most = logits.max(axis=1, keepdims=True)
-            logits -= most
-            np.exp(logits, out=logits)
-            total = logits.sum(axis=1, keepdims=True)
-            found += self._listed(logits / total, count)
+            listed, normalisers = self._best(contents[start : start + CONTENTS], count)
+            found += listed
             for row, cosines in enumerate(others[start : start + CONTENTS]):
                 if cosines:
-                    normaliser = float(most[row, 0]) + math.log(float(total[row, 0]))
-                    found[start + row] = self._joined(found[start + row], cosines, normaliser, count)
+                    found[start + row] = self._joined(listed[row], cosines, normalisers[row], count)
         return found
 
-    def _logits(self, contents: Vectors) -> Vectors:
-        """The score of each tag, float32 [n, t]: scale times the dot product, plus the bias."""
-        logits = contents @ self.vectors.T
-        logits *= np.float32(self.scale)
-        logits += self.bias
-        return logits
-
-    def _listed(self, chances: Vectors, count: int) -> list[Mapping[str, float]]:
-        count = min(count, len(self.ids))
-        places = np.argpartition(-chances, count - 1, axis=1)[:, :count]
-        values = np.take_along_axis(chances, places, 1)
-        order = np.lexsort((places, -values), axis=1)
-        numbers, values = (np.take_along_axis(array, order, 1).tolist() for array in (places, values))
-        return [
-            dict(zip([self.ids[number] for number in row], chance, strict=True))
-            for row, chance in zip(numbers, values, strict=True)
+    def _best(self, contents: Vectors, count: int) -> tuple[list[Mapping[str, float]], list[float]]:
+        """The best tags of each content, and the logarithm of its sum over all tags."""
+        logits, slack = self._rounded.dots(contents)
+        logits *= np.float32(self._scale)
+        logits += self._bias
+        flat = np.flatnonzero(logits >= _last(logits, count) - np.float32(self._scale) * slack)
+        rows, tags = np.divmod(flat, logits.shape[1])
+        exact = np.vecdot(self._vectors[tags], contents[rows]) * np.float32(self._scale) + self._bias[tags]
+        rounded = logits.ravel()[flat]
+        most = logits.max(axis=1)
+        logits -= most[:, None]
+        others = np.exp(logits, out=logits).sum(axis=1, dtype=np.float64)
+        chances = np.exp(exact - most[rows])
+        total = others + np.bincount(rows, chances - np.exp(rounded - most[rows]), len(contents))
+        order = np.lexsort((tags, -exact, rows))
+        first = np.searchsorted(rows, np.arange(len(contents) + 1))
+        numbers, shares = tags[order].tolist(), (chances / total[rows])[order].tolist()
+        listed: list[Mapping[str, float]] = [
+            dict(zip([self.ids[tag] for tag in numbers[start:end][:count]], shares[start:end][:count], strict=True))
+            for start, end in pairwise(first.tolist())
         ]
+        return listed, (most + np.log(total)).tolist()
 
     def _joined(
         self, listed: Mapping[str, float], cosines: Mapping[str, float], normaliser: float, count: int
     ) -> Mapping[str, float]:
         """The best of both; `normaliser` is the logarithm of the sum over the known tags."""
-        further = {tag: 1 / (1 + math.exp(normaliser - self.scale * cosine)) for tag, cosine in cosines.items()}
+        further = {tag: 1 / (1 + math.exp(normaliser - self._scale * cosine)) for tag, cosine in cosines.items()}
         every = sorted((*listed.items(), *further.items()), key=lambda pair: -pair[1])
         return dict(every[:count])
+
+
+def _last(logits: Vectors, count: int) -> Vectors:
+    """At most the `count`-th largest of each row, float32 [n, 1].
+
+    The largest of every `GROUPS`-th column are partitioned, not all columns: 0.01 ms a content, not 0.04, of 24,513.
+    """
+    groups = max(GROUPS, count)
+    if (rounds := logits.shape[1] // groups) > 1:
+        logits = logits[:, : rounds * groups].reshape(len(logits), rounds, groups).max(axis=1)
+    place = max(0, logits.shape[1] - count)
+    return np.partition(logits, place, axis=1)[:, place, None]
 
 
 def read(folder: Path) -> tuple[bytes, str]:
@@ -152,9 +182,9 @@ class TagVectorsRecall:
 
     name: str = NAME
 
-    def __init__(self, vectors: TagVectors, unseen: Unseen | None = None) -> None:
+    def __init__(self, search: TagSearch, unseen: Unseen | None = None) -> None:
         """`unseen`: the tags without a trained vector; None: they are left to C2T."""
-        self._vectors = vectors
+        self._search = search
         self._unseen = unseen
 
     async def recall(self, query: Query) -> list[Mapping[str, float]]:
@@ -164,7 +194,7 @@ class TagVectorsRecall:
         others = (
             () if hits is None else [dict(zip(one.keys.tolist(), one.scores.tolist(), strict=True)) for one in hits]
         )
-        return await asyncio.to_thread(self._vectors.best, query.vectors, BEST, others)
+        return await asyncio.to_thread(self._search.best, query.vectors, BEST, others)
 
 
 class TagVectorsSettings(TrainedSettings):
@@ -189,11 +219,12 @@ async def _open_component(section: TagVectorsSettings, into: Surroundings) -> Pa
     if (length := vectors.vectors.shape[1]) != into.release.dimension:
         raise UserError(f"{folder / FILE}: vectors of {length} numbers, expected {into.release.dimension}")
     known, recall = frozenset(vectors.ids), into.settings.recall
+    search = await asyncio.to_thread(TagSearch, vectors)
     if recall.c2t and not recall.c2t_trained:
         # C2T searches the same tags, and no others.
-        return Part(recallers=(TagVectorsRecall(vectors),), knows=known)
+        return Part(recallers=(TagVectorsRecall(search),), knows=known)
     unseen = Unseen(known, into.memory.tags)
-    return Part(recallers=(TagVectorsRecall(vectors, unseen),), listeners={TAGS.name: unseen.change}, knows=known)
+    return Part(recallers=(TagVectorsRecall(search, unseen),), listeners={TAGS.name: unseen.change}, knows=known)
 
 
 COMPONENT: Final = ComponentOf(

@@ -13,7 +13,7 @@ from tagbus.stream.memory import exact_memory
 from tagbus.stream.memory.store import Point
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.second_encoder import TAGS, VOTES, SecondEncoder
-from tagbus.stream.recall.tagvectors import TagVectors
+from tagbus.stream.recall.tagvectors import TagSearch, TagVectors
 
 D = 3
 WORDS = {"fire": 0, "soil": 1, "zebra": 2}
@@ -60,7 +60,7 @@ async def second_encoder(encoder: Axes, *exemplars: Point) -> SecondEncoder:
     carried = sorted({str(tag) for one in exemplars for tag in one.payload["accepted"]})  # type: ignore[union-attr]
     await tags.upsert([Point(tag, vector("zebra"), {"name": tag}) for tag in carried])
     vectors = TagVectors(("t-fire", "t-soil", "t-zebra"), np.eye(D, dtype=np.float32), np.zeros(D, np.float32), 20.0)
-    return SecondEncoder(encoder, tags, store, vectors)
+    return SecondEncoder(encoder, tags, store, TagSearch(vectors))
 
 
 MEMORY = (

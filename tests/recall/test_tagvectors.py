@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagbus.stream.config import Settings
@@ -13,10 +13,10 @@ from tagbus.stream.encoder.release import Release, default_folder, load_release
 from tagbus.stream.errors import ReleaseMismatch, UserError
 from tagbus.stream.memory import exact_memory
 from tagbus.stream.memory.kinds import Kind
-from tagbus.stream.memory.store import Memory, Point
+from tagbus.stream.memory.store import Memory, Point, Vectors
 from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import Part, Surroundings
-from tagbus.stream.recall.tagvectors import COMPONENT, CONTENTS, FILE, NAME, TagVectors, read
+from tagbus.stream.recall.tagvectors import COMPONENT, CONTENTS, FILE, NAME, TagSearch, TagVectors, read
 
 PLACE = Path("tags.npz")
 SCALE = 20.0
@@ -33,42 +33,53 @@ def test_they_come_back_as_they_were_kept() -> None:
 
 
 def test_a_chance_is_the_softmax_of_the_scaled_product_and_the_bias() -> None:
-    (found,) = KNOWN.best(np.array([[0.6, 0.8, 0]], np.float32), 60)
+    (found,) = TagSearch(KNOWN).best(np.array([[0.6, 0.8, 0]], np.float32), 60)
 
     logits = np.array([SCALE * 0.6 + 0.5, SCALE * 0.8 - 0.5])
     assert list(found) == ["b", "a"]
     assert [found["a"], found["b"]] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-6)
 
 
-@given(st.integers(1, 3 * CONTENTS), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_the_best_are_the_best_of_all_whatever_stands_beside(contents: int, count: int, seed: int) -> None:
+def units(random: np.random.Generator, *shape: int) -> Vectors:
+    vectors = random.standard_normal(shape, np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
+
+
+@given(
+    st.integers(1, 2 * CONTENTS), st.sampled_from((1, 7, 40)), st.sampled_from((30, 3_000)), st.integers(0, 2**32 - 1)
+)
+@settings(max_examples=30, deadline=None)
+def test_the_best_are_the_best_of_all_whatever_stands_beside(contents: int, count: int, tags: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    vectors, bias = random.normal(size=(30, 4)).astype(np.float32), random.normal(size=30).astype(np.float32)
-    some = TagVectors(tuple(f"t{number}" for number in range(30)), vectors, bias, 5.0)
-    asked = random.normal(size=(contents, 4)).astype(np.float32)
+    vectors, bias = units(random, tags, 64), random.standard_normal(tags, np.float32)
+    search = TagSearch(TagVectors(tuple(f"t{number}" for number in range(tags)), vectors, bias, SCALE))
+    asked = units(random, contents, 64)
 
-    found = some.best(asked, count)
+    found = search.best(asked, count)
 
-    assert [len(one) for one in found] == [min(count, 30)] * contents
-    for one, logits in zip(found, 5 * asked @ vectors.T + bias, strict=True):
+    logits = SCALE * asked.astype(np.float64) @ vectors.T + bias
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for one, expected in zip(found, chances, strict=True):
         assert list(one.values()) == sorted(one.values(), reverse=True)
-        least = min(logits[int(tag[1:])] for tag in one)
-        assert (logits > least + 1e-3).sum() <= len(one)
-    alone = [some.best(asked[row : row + 1], count)[0] for row in range(min(contents, 3))]
-    assert [list(one) for one in alone] == [list(one) for one in found[:3]]
+        assert {tag: expected[int(tag[1:])] for tag in one} == pytest.approx(dict(one), rel=0.03)
+        assert np.sort(expected)[-count:] == pytest.approx(sorted(expected[int(tag[1:])] for tag in one), rel=1e-4)
+    for row in range(min(contents, 3)):
+        (alone,) = search.best(asked[row : row + 1], count)
+        assert list(alone) == list(found[row])
+        assert list(alone.values()) == pytest.approx(list(found[row].values()), rel=1e-5)
 
 
 def test_a_further_tag_has_the_chance_that_it_alone_would_have() -> None:
     content = np.array([[0.6, 0.8, 0]], np.float32)
-    (found,) = KNOWN.best(content, 60, [{"new": 0.7, "far": -1.0}])
+    (found,) = TagSearch(KNOWN).best(content, 60, [{"new": 0.7, "far": -1.0}])
 
     logits = np.array([SCALE * 0.6 + 0.5, SCALE * 0.8 - 0.5])
     total, own = np.exp(logits).sum(), np.exp(SCALE * 0.7)
     assert list(found) == ["b", "new", "a", "far"]
     assert found["new"] == pytest.approx(own / (total + own), rel=1e-4)
-    assert {tag: found[tag] for tag in "ab"} == pytest.approx(KNOWN.best(content, 60)[0])
-    assert list(KNOWN.best(content, 2, [{"new": 0.7}])[0]) == ["b", "new"]
-    assert KNOWN.best(content, 60, [{}]) == KNOWN.best(content, 60)
+    assert {tag: found[tag] for tag in "ab"} == pytest.approx(TagSearch(KNOWN).best(content, 60)[0])
+    assert list(TagSearch(KNOWN).best(content, 2, [{"new": 0.7}])[0]) == ["b", "new"]
+    assert TagSearch(KNOWN).best(content, 60, [{}]) == TagSearch(KNOWN).best(content, 60)
 
 
 def test_the_name_is_another_for_other_vectors(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tagbus.models.baselines.compare import compare
 from tagbus.models.data.corpus import open_corpus
 from tagbus.models.evaluate import measure, newtags, table
+from tagbus.models.evaluate.raw import Raw
 from tagbus.models.evaluate.rows import BASELINES, OURS
 from tagbus.models.evaluate.systems import settings_of, with_memory
 from tagbus.stream.app.components import packaged
@@ -54,6 +55,22 @@ def test_rows_come_in_the_order_of_the_table_with_every_figure(report: Path) -> 
     assert found[0]["command"] == "its command"
     assert "--rows untrained" in str(found[1]["command"])
     assert found[2]["settings"] == {"TAGBUS_RECALL__LAMBDA": "0.5"}
+
+
+def test_the_figures_can_be_computed_again_from_the_raw_rows(report: Path, folder: Path) -> None:
+    test = list(open_corpus(str(folder)).exemplars("test"))
+
+    for row in rows(report):
+        raw = Raw.load(report.parent / "raw" / "models" / f"{row['name']}.npz")
+        assert raw.figures().items() <= row.items()
+        assert list(raw.ids) == [item.id for item in test]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive"])
+def test_a_file_that_has_no_raw_rows_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "fast.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"fast\.npz: .*expected a file of raw rows"):
+        Raw.load(tmp_path / "fast.npz")
 
 
 def test_a_row_says_what_ran(report: Path) -> None:
@@ -202,7 +219,7 @@ def test_figures_of_a_perfect_list_are_full(folder: Path) -> None:
     for row, tags in enumerate(truth):
         indices[row, : len(tags)] = tags
 
-    found = measure.figures(Ranked(indices, np.full(indices.shape, 0.9)), test_set)
+    found = test_set.raw(Ranked(indices, np.full(indices.shape, 0.9))).figures()
 
     assert (found["p_at_1"], found["r_at_10"], found["coverage_at_1"], found["acc_at_3"]) == (100, 100, 100, 100)
     assert found["ece"] == pytest.approx(0.1)
