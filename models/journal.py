@@ -1,24 +1,56 @@
-"""The log of a training run, metrics.jsonl: one JSON object per line, with the cost of the run so far."""
+"""The log of a training run, metrics.jsonl: one JSON object per line, with the cost of the run so far.
 
+An open log locks its folder: two runs into one folder would overwrite each other's checkpoints.
+"""
+
+import fcntl
 import json
+import os
 import resource
 import sys
 import time
+import weakref
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Final, Self
+
+from tagbus.stream.errors import UserError
 
 # In the folder of the run, or next to its output.
 JOURNAL: Final = "metrics.jsonl"
 RATES: Final = ("cpu_seconds_per_1000_pairs", "cpu_seconds_per_1000_contents")
 
 
+class _Held:
+    """The lock of a folder, as long as this lives."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises UserError if another process has it."""
+        descriptor = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another run writes into it; wait for its end, or name another folder") from None
+        except OSError:
+            # A file system without locks.
+            return
+
+
+# By folder: several logs of one process share a lock.
+_HELD: Final[weakref.WeakValueDictionary[Path, _Held]] = weakref.WeakValueDictionary()
+
+
 class Journal:
     """Appends to a file; a resumed run continues the same file."""
 
     def __init__(self, path: Path) -> None:
+        """Raises UserError if another process writes into the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
+        folder = path.parent.resolve()
+        self._held = _HELD.get(folder) or _Held(folder)
+        _HELD[folder] = self._held
         self._path = path
         self._started = time.monotonic()
         self._cpu = time.process_time()

@@ -1,6 +1,8 @@
 """The log of a training run, and the cost computed from it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,23 @@ def test_a_run_that_went_on_took_all_of_its_stretches(tmp_path: Path) -> None:
     log.write_text("".join(json.dumps(line) + "\n" for line in told) + '{"cpu_sec')
 
     assert cost(log) == {"cpu_seconds": 42.5, "peak_mb": 950.0, "cpu_seconds_per_1000_pairs": 2.5}
+
+
+def test_one_run_at_a_time_writes_into_a_folder(tmp_path: Path) -> None:
+    """In this process several logs may; another process is refused until all are gone."""
+    code = (
+        f"from pathlib import Path; from tagbus.models.journal import Journal; Journal(Path({str(tmp_path)!r}) / 'x')"
+    )
+
+    def other() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+
+    logs = [Journal(tmp_path / JOURNAL), Journal(tmp_path / JOURNAL)]
+    assert f"UserError: {tmp_path}: another run writes into it" in other().stderr
+    logs.pop()
+    assert other().returncode == 1
+    logs.pop()
+    assert other().returncode == 0
 
 
 def test_nothing_trained_took_nothing(tmp_path: Path) -> None:
