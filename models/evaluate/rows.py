@@ -34,13 +34,20 @@ TWO: Final = {
     "TAGBUS_ENCODER__FOLDER": f"{MODELS}/fast/encoder",
     "TAGBUS_MEMORY__KIND": "hnsw",
     "TAGBUS_MEMORY__INDEX_DIMENSIONS": "192",
-    "TAGBUS_MEMORY__INDEX_VISITED": "100",
+    "TAGBUS_MEMORY__INDEX_VISITED": "64",
 }
 FAST: Final = (
     TWO
     | LITERAL
     | {"TAGBUS_COMPONENTS__TAGVECTORS__FOLDER": f"{MODELS}/fast/encoder", "TAGBUS_RECALL__C2T_TRAINED": "false"}
 )
+# The same with six layers, alone or as the second encoder.
+SIX: Final = {
+    "TAGBUS_ENCODER__FOLDER": f"{MODELS}/six/encoder",
+    "TAGBUS_COMPONENTS__TAGVECTORS__FOLDER": f"{MODELS}/six/encoder",
+    "TAGBUS_RECALL__C2T_TRAINED": "false",
+}
+BESIDE_SIX: Final = {"TAGBUS_COMPONENTS__SECOND_ENCODER__FOLDER": f"{MODELS}/six/encoder"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +138,22 @@ OURS: Final = (
     Row("two-layers", "encoder of two layers, trained whole on a CPU, in int8 with HNSW over 192 numbers: alone", TWO),
     Row(
         "fast",
-        "two-layers, its tag vectors and literal names, ranked with `named` and `terms`: 30 candidates, 30 neighbours",
+        "two-layers, its tag vectors and literal names, ranked with `named` and `terms`: 20 candidates, 20 neighbours",
         FAST | _ranked("fast/ranker"),
     ),
     Row("full-int8", "light with label trees and the second encoder", LIGHT | TREES | BESIDE | _ranked("int8/full")),
+    Row(
+        "six-layers",
+        "encoder of six layers, trained whole on a CPU, in int8 with HNSW: its tag vectors and literal names, ranked "
+        "with `named` and `terms`",
+        SIX | HNSW | LITERAL | _ranked("six/ranker"),
+    ),
+    Row("six-trees", "six-layers with label trees", SIX | HNSW | LITERAL | TREES | _ranked("six/trees")),
+    Row(
+        "full-six",
+        "full-int8 with this encoder of six layers as the second encoder, ranked with `named` and `terms`",
+        LIGHT | TREES | BESIDE_SIX | _ranked("six/full"),
+    ),
 )
 
 # For new tags: trained on a corpus without them.
@@ -153,6 +172,11 @@ NEW: Final = (
         | _ranked("new/full"),
     ),
     Row("fast", "encoder of two layers, its tag vectors and literal names, ranked", FAST | _ranked("new/fast")),
+    Row(
+        "six-layers",
+        "encoder of six layers, its tag vectors and literal names, ranked",
+        SIX | HNSW | LITERAL | _ranked("new/six"),
+    ),
     Row(
         "tagvectors-ranked",
         "tag vectors of the encoder trained whole, tag texts and literal names, ranked; no contents in memory",

@@ -147,6 +147,20 @@ async def test_a_point_unlike_all_others_is_found(tmp_path: Path, unit: Unit) ->
     await check(await taken(HnswStore("r", 64), tmp_path / "kept"))
 
 
+async def test_a_point_unlike_all_others_that_is_replaced_or_deleted_is_found_as_it_is_now(unit: Unit) -> None:
+    first, second = unlike(unit, 30), unlike(unit, 30, seed=3)
+    store = await with_late(unit, first)
+    queries = beside(unit, second, 0.8)
+    await found_first(store, queries)
+
+    await store.upsert([Point(f"n{n}", vector, {}) for n, vector in enumerate(second)])
+    assert sum(key == f"n{n}" for n, key in enumerate(await found_first(store, queries))) >= 29
+    await store.delete([f"n{n}" for n in range(15)])
+    found = await found_first(store, queries)
+    assert not {f"n{n}" for n in range(15)} & set(found)
+    assert sum(key == f"n{n + 15}" for n, key in enumerate(found[15:])) >= 14
+
+
 async def test_what_the_index_misses_obeys_scopes(unit: Unit) -> None:
     late = unlike(unit, 30)
     store = await with_late(unit, late, scopes=["a"])
