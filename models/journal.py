@@ -5,6 +5,7 @@ An open log locks its folder: two runs into one folder would overwrite each othe
 
 import fcntl
 import json
+import logging
 import os
 import resource
 import sys
@@ -17,29 +18,42 @@ from typing import Final, Self
 
 from tagbus.stream.errors import UserError
 
+log = logging.getLogger(__name__)
+
 # In the folder of the run, or next to its output.
 JOURNAL: Final = "metrics.jsonl"
 RATES: Final = ("cpu_seconds_per_1000_pairs", "cpu_seconds_per_1000_contents")
 
 
 class _Held:
-    """The lock of a folder, as long as this lives."""
+    """An open folder, locked as long as this lives."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError if another process has it."""
-        descriptor = os.open(folder, os.O_RDONLY)
+    def __init__(self, descriptor: int) -> None:
         weakref.finalize(self, os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another run writes into it; wait for its end, or name another folder") from None
-        except OSError:
-            # A file system without locks.
-            return
 
 
-# By folder: several logs of one process share a lock.
-_HELD: Final[weakref.WeakValueDictionary[Path, _Held]] = weakref.WeakValueDictionary()
+# By device and inode of the folder: several logs of one process share a lock.
+_HELD: Final[weakref.WeakValueDictionary[tuple[int, int], _Held]] = weakref.WeakValueDictionary()
+
+
+def _locked(folder: Path) -> _Held:
+    """The folder's lock. Raises UserError if another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    found = os.fstat(descriptor)
+    key = found.st_dev, found.st_ino
+    if (held := _HELD.get(key)) is not None:
+        os.close(descriptor)
+        return held
+    held = _HELD[key] = _Held(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        del _HELD[key]
+        raise UserError(f"{folder}: another run writes into it; wait for its end, or name another folder") from None
+    except OSError as error:
+        # A file system without locks.
+        log.debug("%s cannot be locked: %s", folder, error.strerror)
+    return held
 
 
 class Journal:
@@ -48,9 +62,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Raises UserError if another process writes into the folder."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = path.parent.resolve()
-        self._held = _HELD.get(folder) or _Held(folder)
-        _HELD[folder] = self._held
+        self._held = _locked(path.parent)
         self._path = path
         self._started = time.monotonic()
         self._cpu = time.process_time()

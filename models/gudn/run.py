@@ -68,8 +68,10 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> tuple[GuideNetwork, Texts]:
     texts = read(corpus, plan)
     learner = begun(plan, texts)
     begin(to, plan)
+    # Before the checkpoint is read: it locks the folder.
+    journal = Journal(to / JOURNAL)
     resume(to / STATE, learner)
-    journal, first, steps = Journal(to / JOURNAL), learner.done, steps_of(texts, plan)
+    first, steps = learner.done, steps_of(texts, plan)
     with console.bar("training", steps) as bar:
         for number, (rows, last) in enumerate(batches_of(texts, plan, steps), start=1):
             if number <= learner.done:

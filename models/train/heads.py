@@ -219,11 +219,12 @@ class Trainer:
 
 def train(trainer: Trainer, folder: Path) -> None:
     """Train to the end, resuming from the folder's checkpoint if it has one. Logs to metrics.jsonl."""
-    path = folder / CHECKPOINT
+    # Before the checkpoint is read: it locks the folder.
+    journal, path = Journal(folder / JOURNAL), folder / CHECKPOINT
     if path.exists():
         trainer.resume(path)
         console.say(f"heads: resuming at step {trainer.step} of {trainer.steps} ({path})")
-    journal, first = Journal(folder / JOURNAL), trainer.step
+    first = trainer.step
     losses: list[float] = []
     with console.bar("training heads", trainer.steps) as bar:
 

@@ -209,9 +209,7 @@ class HnswStore(ExactStore):
     def _with_apart(self, queries: Vectors, ranked: list[Ranked], limit: int, visible: Flags | None) -> list[Ranked]:
         """The results of each query, with the rows set apart that are as similar as the last rank. A query with too few
         results stays as it is: it is searched exactly."""
-        if self._rounded is None:
-            self._rounded = EightBitRows(self._vectors.gather(self._apart))
-        products, slack = self._rounded.dots(queries)
+        products, slack = self._apart_rounded().dots(queries)
         last = np.array([scores[limit - 1] if len(scores) > limit else 2 for _, scores in ranked], np.float32)
         near = products >= last[:, None] - slack
         if visible is not None:
@@ -220,6 +218,16 @@ class HnswStore(ExactStore):
         for query in np.flatnonzero(near.any(axis=1)).tolist():
             ranked[query] = self._scored(queries[query], np.union1d(ranked[query][0], self._apart[near[query]]))
         return ranked
+
+    def _apart_rounded(self) -> EightBitRows:
+        """The vectors of the rows set apart, in their order."""
+        if self._rounded is None:
+            # Vectors are gathered by ascending rows.
+            order = np.argsort(self._apart)
+            vectors = np.empty((len(order), self.dimension), np.float32)
+            vectors[order] = self._vectors.gather(self._apart[order])
+            self._rounded = EightBitRows(vectors)
+        return self._rounded
 
     def _write(self, folder: Path) -> None:
         super()._write(folder)

@@ -78,6 +78,8 @@ class TagVectors:
             ) from None
         if vectors.ndim != 2 or not len(ids) == len(vectors) == len(bias) > 0:
             raise UserError(f"{place}: {len(ids)} tags, vectors {vectors.shape}, {len(bias)} biases, which do not fit")
+        if not (np.isfinite(vectors).all() and np.isfinite(bias).all()):
+            raise UserError(f"{place}: a vector or a bias is not finite: the training diverged")
         return cls(ids, vectors, bias, scale, release)
 
 
@@ -118,7 +120,8 @@ class TagSearch:
         logits, slack = self._rounded.dots(contents)
         logits *= np.float32(self._scale)
         logits += self._bias
-        flat = np.flatnonzero(logits >= _last(logits, count) - np.float32(self._scale) * slack)
+        # As many as are exact in the sum, too.
+        flat = np.flatnonzero(logits >= _last(logits, max(count, BEST)) - np.float32(self._scale) * slack)
         rows, tags = np.divmod(flat, logits.shape[1])
         exact = np.vecdot(self._vectors[tags], contents[rows]) * np.float32(self._scale) + self._bias[tags]
         rounded = logits.ravel()[flat]
@@ -153,7 +156,7 @@ def _last(logits: Vectors, count: int) -> Vectors:
     groups = max(GROUPS, count)
     if (rounds := logits.shape[1] // groups) > 1:
         logits = logits[:, : rounds * groups].reshape(len(logits), rounds, groups).max(axis=1)
-    place = max(0, logits.shape[1] - count)
+    place = min(max(0, logits.shape[1] - count), logits.shape[1] - 1)
     return np.partition(logits, place, axis=1)[:, place, None]
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagbus.stream.memory import Point, Vectors, hnsw
+from tagbus.stream.memory import Point, Vectors, exact, hnsw
 from tagbus.stream.memory.hnsw import HnswStore
+from tagbus.stream.memory.rows import vectors
 from tests.memory.clusters import points
 from tests.memory.listing import taken
 
@@ -19,8 +20,10 @@ Unit = Callable[..., Vectors]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The index is used from 200 points on."""
+    """The index is used from 200 points on, and vectors lie in several slabs, as those of a large store do."""
     monkeypatch.setattr(hnsw, "FLOOR", 200)
+    monkeypatch.setattr(vectors, "SLAB", 1_024)
+    monkeypatch.setattr(exact, "PIECE", 1_024)
 
 
 def islands(unit: Unit, count: int) -> Vectors:
@@ -76,18 +79,19 @@ async def test_a_point_unlike_all_others_is_found(tmp_path: Path, unit: Unit) ->
     await check(await taken(HnswStore("r", 64), tmp_path / "kept"))
 
 
-async def test_a_point_unlike_all_others_that_is_replaced_or_deleted_is_found_as_it_is_now(unit: Unit) -> None:
-    first, second = unlike(unit, 30), unlike(unit, 30, seed=3)
+async def test_points_unlike_all_others_are_found_as_they_are_now(unit: Unit) -> None:
+    """Replaced, deleted, and moved into the rows of deleted ones, from another slab."""
+    first, second = unlike(unit, 50), unlike(unit, 50, seed=3)
     store = await with_late(unit, first)
-    queries = beside(unit, second, 0.8)
+    queries = beside(unit, second, 0.6)
     await found_first(store, queries)
 
     await store.upsert([Point(f"n{n}", vector, {}) for n, vector in enumerate(second)])
-    assert sum(key == f"n{n}" for n, key in enumerate(await found_first(store, queries))) >= 29
-    await store.delete([f"n{n}" for n in range(15)])
+    assert sum(key == f"n{n}" for n, key in enumerate(await found_first(store, queries))) >= 49
+    await store.delete([*(f"k{n:05}" for n in range(40)), *(f"n{n}" for n in range(5))])
     found = await found_first(store, queries)
-    assert not {f"n{n}" for n in range(15)} & set(found)
-    assert sum(key == f"n{n + 15}" for n, key in enumerate(found[15:])) >= 14
+    assert not {f"n{n}" for n in range(5)} & set(found)
+    assert sum(key == f"n{n + 5}" for n, key in enumerate(found[5:])) >= 44
 
 
 async def test_what_the_index_misses_obeys_scopes(unit: Unit) -> None:

@@ -97,8 +97,9 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     begin(to, plan)
     optimiser = optimiser_of(learners, plan)
     steps = steps_of(texts, plan)
-    done = resume(to / STATE, learners, optimiser, device)
+    # Before the checkpoint is read: they lock the folder.
     journals = {one.name: Journal(to / one.name / JOURNAL) for one in learners if one.name != TEACHER}
+    done = resume(to / STATE, learners, optimiser, device)
     if not done:
         evaluate(learners, texts, plan, to, journals, 0)
     every, marks = texts.every, {round(steps * number / plan.evaluations) for number in range(1, plan.evaluations + 1)}
