@@ -18,11 +18,13 @@ from typing import Final, Self
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from tagbus.stream.dots import EightBitRows
 from tagbus.stream.encoder.release import sha256
 from tagbus.stream.errors import ReleaseMismatch, UserError, shorten
+from tagbus.stream.memory.hits import Ints
 from tagbus.stream.memory.kinds import TAGS
 from tagbus.stream.memory.store import Vectors
 from tagbus.stream.recall.base import Query
@@ -91,7 +93,7 @@ class TagSearch:
     """
 
     def __init__(self, vectors: TagVectors) -> None:
-        self.ids: Final = vectors.ids
+        self._ids = vectors.ids
         self._vectors = vectors.vectors
         self._rounded = EightBitRows(vectors.vectors)
         self._bias = vectors.bias
@@ -117,27 +119,31 @@ class TagSearch:
 
     def _best(self, contents: Vectors, count: int) -> tuple[list[Mapping[str, float]], list[float]]:
         """The best tags of each content, and the logarithm of its sum over all tags."""
-        logits, slack = self._rounded.dots(contents)
-        logits *= np.float32(self._scale)
-        logits += self._bias
         # As many as are exact in the sum, too.
-        flat = np.flatnonzero(logits >= _last(logits, max(count, BEST)) - np.float32(self._scale) * slack)
-        rows, tags = np.divmod(flat, logits.shape[1])
-        exact = np.vecdot(self._vectors[tags], contents[rows]) * np.float32(self._scale) + self._bias[tags]
-        rounded = logits.ravel()[flat]
-        most = logits.max(axis=1)
-        logits -= most[:, None]
-        others = np.exp(logits, out=logits).sum(axis=1, dtype=np.float64)
-        chances = np.exp(exact - most[rows])
-        total = others + np.bincount(rows, chances - np.exp(rounded - most[rows]), len(contents))
-        order = np.lexsort((tags, -exact, rows))
-        first = np.searchsorted(rows, np.arange(len(contents) + 1))
-        numbers, shares = tags[order].tolist(), (chances / total[rows])[order].tolist()
+        rows, tags, logits, normalisers = self._chosen(contents, max(count, BEST))
+        order = np.lexsort((tags, -logits, rows))
+        first = np.searchsorted(rows, np.arange(len(contents) + 1)).tolist()
+        numbers, shares = tags[order].tolist(), np.exp(logits - normalisers[rows])[order].tolist()
         listed: list[Mapping[str, float]] = [
-            dict(zip([self.ids[tag] for tag in numbers[start:end][:count]], shares[start:end][:count], strict=True))
-            for start, end in pairwise(first.tolist())
+            dict(zip([self._ids[tag] for tag in numbers[start:end][:count]], shares[start:end][:count], strict=True))
+            for start, end in pairwise(first)
         ]
-        return listed, (most + np.log(total)).tolist()
+        return listed, normalisers.tolist()
+
+    def _chosen(self, contents: Vectors, count: int) -> tuple[Ints, Ints, Vectors, NDArray[np.float64]]:
+        """The tags of each content that may be among its `count` best: tag `tags[i]` of content `rows[i]`, by row, with
+        its score float32; and the logarithm of each content's sum over all tags, float64 [n]."""
+        scores, slack = self._rounded.dots(contents)
+        scores *= np.float32(self._scale)
+        scores += self._bias
+        flat = np.flatnonzero(scores >= _last(scores, count) - np.float32(self._scale) * slack)
+        rows, tags = np.divmod(flat, scores.shape[1])
+        logits = np.vecdot(self._vectors[tags], contents[rows]) * np.float32(self._scale) + self._bias[tags]
+        rounded, most = scores.ravel()[flat], scores.max(axis=1)
+        scores -= most[:, None]
+        total = np.exp(scores, out=scores).sum(axis=1, dtype=np.float64)
+        total += np.bincount(rows, np.exp(logits - most[rows]) - np.exp(rounded - most[rows]), len(contents))
+        return rows, tags, logits, most + np.log(total)
 
     def _joined(
         self, listed: Mapping[str, float], cosines: Mapping[str, float], normaliser: float, count: int

@@ -107,6 +107,14 @@ def test_arrays_that_do_not_fit_are_refused() -> None:
         TagVectors.parse(PLACE, TagVectors(("a", "b", "c"), KNOWN.vectors, KNOWN.bias, SCALE).dump())
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_vectors_of_a_training_that_diverged_are_refused(wrong: float) -> None:
+    vectors = KNOWN.vectors.copy()
+    vectors[1, 2] = wrong
+    with pytest.raises(UserError, match=r"tags\.npz: a vector or a bias is not finite"):
+        TagVectors.parse(PLACE, replace(KNOWN, vectors=vectors).dump())
+
+
 async def opened(folder: Path, vectors: TagVectors, *stored: Point) -> Part:
     memory = exact_memory(RELEASE.name, 3)
     await memory.tags.upsert(stored)
