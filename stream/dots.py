@@ -39,13 +39,14 @@ class EightBitRows:
         self._rows = np.ascontiguousarray(np.rint(rows / self._steps[:, None]).astype(np.int8).T)
         self._step = float(self._steps.max(initial=0))
         self._length = float(np.sqrt(np.vecdot(rows, rows)).max(initial=0))
+        self._session = _session()
 
     def dots(self, queries: Floats) -> tuple[Floats, Floats]:
         """The products float32 [n, t] of queries float32 [n, d], and the slack float32 [n, 1] of each query: rounding
         almost never changes a product by more than half of it."""
         steps = (np.abs(queries).max(axis=1, keepdims=True, initial=0).clip(1e-30) / QUERY_STEPS).astype(np.float32)
         rounded = (np.rint(queries / steps) + (QUERY_STEPS + 1)).astype(np.uint8)
-        products: Floats = _session().run(None, {"queries": rounded, "rows": self._rows})[0]
+        products: Floats = self._session.run(None, {"queries": rounded, "rows": self._rows})[0]
         products *= self._steps
         products *= steps
         lengths = np.sqrt(np.vecdot(queries, queries))[:, None]

@@ -2,7 +2,7 @@
 
     python -m tagbus.models.evaluate.raw FILE...        compute the figures of these files again
 
-One file per row of the table, of 0.6 MB for 12,000 contents, with the tags' counts in training, which propensities and
+One file per row of the table, of 0.5 MB for 10,000 contents, with the tags' counts in training, which propensities and
 bands of frequency are computed from.
 """
 
@@ -78,7 +78,7 @@ class Raw:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read the output of `dump`. Raises UserError that names the file."""
+        """Read the output of `dump`. Raises UserError that names the file, if it is missing or has no raw rows."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 ids = list(map(str, from_json(file["ids"].tobytes())))

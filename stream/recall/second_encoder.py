@@ -132,13 +132,13 @@ async def _open_component(section: SecondEncoderSettings, into: Surroundings) ->
     vectors = await asyncio.to_thread(TagVectors.parse, folder / FILE, content)
     if (length := vectors.vectors.shape[1]) != release.dimension:
         raise UserError(f"{folder / FILE}: vectors of {length} numbers, but {release.name} gives others")
+    search = await asyncio.to_thread(TagSearch, vectors)
     encoder = await open_encoder(section.at(into.settings.encoder), folder, section.origin(NAME))
     try:
         memory = await into.open_memory(release, carrying())
     except BaseException:
         await encoder.close()
         raise
-    search = await asyncio.to_thread(TagSearch, vectors)
     second = SecondEncoder(encoder, memory.tags, memory.exemplars, search)
 
     async def close() -> None:

@@ -71,8 +71,8 @@ class Terms:
         """The pairs of a content's term and one of its candidates: the candidate's index, the pair and its term."""
         rows, tags = batch.drawn.rows, batch.drawn.tags
         edges = np.searchsorted(rows, np.arange(len(batch.pool.texts) + 1)).tolist()
-        # The index of each tag's candidate for the current content, -1 without one. To search the content's candidates
-        # for the tags of its terms instead takes twice the time.
+        # The index of each tag's candidate for the current content, -1 without one: a title's terms have many more tags
+        # than it has candidates, and searching those for each took 0.09 ms a title where all of this takes 0.06.
         index = np.full(max(batch.pool.width, len(batch.tables.counts)), -1, np.int32)
         found: list[tuple[Ints, Ints, Ints]] = [(np.zeros(0, np.int64),) * 3]
         for text, (start, end) in zip(batch.pool.texts, pairwise(edges), strict=True):
