@@ -194,8 +194,8 @@ class ExactStore:
     def _compared(self, queries: Vectors, visible: Flags | None) -> Iterator[tuple[Ints, Floats]]:
         """The visible rows (bool by row; None: all), piece by piece, and the similarities [n, rows] of the queries."""
         if visible is not None and np.count_nonzero(visible) <= GATHERED:
-            # At once, or a few rows of each piece would be merged into each shortlist: 0.03 ms of CPU a query, not 0.05,
-            # for 300 of 24,813 rows.
+            # At once, or a few rows of each piece would be merged into each shortlist: 0.03 ms of CPU a query, not
+            # 0.05, for 300 of 24,813 rows.
             rows = np.flatnonzero(visible)
             if len(rows):
                 yield rows, np.ascontiguousarray((self._vectors.gather(rows) @ queries.T).T)
