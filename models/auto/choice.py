@@ -3,12 +3,13 @@
 Seconds are of one core, from the trainings on YSO's titles (docs/training.md, Cost), rounded up.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from tagbus.models.auto.facts import Facts
+from tagbus.models.train.whole.plan import NAMES
 
 Name = Literal["encoder", "whole", "heads", "labeltree", "second_encoder", "ranker"]
 # What a ranker learns from: contents that were held out, or training contents, fold by fold.
@@ -37,6 +38,18 @@ LAYERS_SECONDS: Final = 11e-3
 # Of six layers on a GPU, a content over all epochs: 166 s of an H100 for 328,082 (bench/results/encoder-training.json).
 WHOLE_START: Final = 60.0
 WHOLE_SECONDS: Final = 1e-3
+# Of six layers on a CPU with bfloat16 products, a text and an epoch, evaluations included. A tag's text is a content
+# twice an epoch.
+WHOLE_CPU_SECONDS: Final = 6.5e-3
+WHOLE_CPU_EPOCHS: Final = 5
+# GB that this takes: 16.3 with 24,813 tags and batches of 1,024 texts.
+WHOLE_GB: Final = 18.0
+# What is left out beside an encoder that is trained whole. Over it heads have P@1 42.9 on validation titles and its tag
+# vectors 43.9.
+REPLACED: Final[Mapping[Name, str]] = {
+    "heads": "the encoder is trained whole, and its tag vectors say more",
+    "second_encoder": "the encoder itself is trained whole",
+}
 # Of a ranker, a content that it learns from; of a search, a content and a content in memory.
 RANKER_SECONDS: Final = 20e-3
 SEARCH_SECONDS: Final = 2e-8
@@ -77,15 +90,22 @@ def choose(facts: Facts, minutes: float, *, gpu: bool = False) -> Choice:
     left = 60.0 * minutes
     found: list[Part] = []
     for part in _wanted(facts, gpu=gpu):
-        if facts.tags < TAGS and part.name != "encoder":
-            part = part.model_copy(update={"chosen": False, "why": "a single tag leaves nothing to choose among"})
-        fits = part.seconds <= left
-        if part.chosen and not fits:
-            part = part.model_copy(update={"chosen": False, "why": f"it does not fit: {_time(left)} are left"})
+        chosen = {one.name for one in found if one.chosen}
+        if part.chosen and (why := _against(part, facts, left, whole="whole" in chosen)):
+            part = part.model_copy(update={"chosen": False, "why": why})
         if part.chosen:
             left -= part.seconds
         found.append(part)
     return _learning(Choice(contents=facts.contents, parts=tuple(found), ranked=""), facts)
+
+
+def _against(part: Part, facts: Facts, left: float, *, whole: bool) -> str:
+    """Why a part is left out after all, or nothing. `whole`: the encoder is trained whole."""
+    if facts.tags < TAGS and part.name != "encoder":
+        return "a single tag leaves nothing to choose among"
+    if whole and part.name in REPLACED:
+        return REPLACED[part.name]
+    return "" if part.seconds <= left else f"it does not fit: {_time(left)} are left"
 
 
 def _learning(choice: Choice, facts: Facts) -> Choice:
@@ -107,22 +127,25 @@ def _wanted(facts: Facts, *, gpu: bool) -> Sequence[Part]:
     known = f"{facts.contents:,} known contents"
     large = facts.contents >= LARGE
     memory = _encoding(facts)
-    whole = _whole(facts, known) if gpu else None
     heads = HEADS_START + HEADS_SECONDS * EPOCHS * facts.contents * facts.tags
     folds = _ranked(facts) == "folds"
     # One in four validation contents is left for the selection.
     learnt = facts.contents if folds else facts.validation * 3 // 4
     ranker = learnt * (RANKER_SECONDS + SEARCH_SECONDS * facts.contents) + (FOLDS * heads if folds else 0)
     less = f"{known} are less than {LEAST}: memory alone tags better"
+    # On a GPU the encoder takes minutes, on a CPU hours, of which the ranker comes first.
+    on_gpu = (_whole(facts, known),) if gpu else ()
+    on_cpu = () if gpu else (_whole_on_cpu(facts, known),)
     return (
         Part(name="encoder", chosen=True, seconds=RENAME_SECONDS, why="every release has one: the packaged encoder"),
-        *((whole,) if whole is not None else ()),
+        *on_gpu,
         Part(
             name="ranker",
             chosen=not few and learnt > 0,
             seconds=memory + ranker,
             why=less if few else f"it orders what is found; it learns from {learnt:,} {_source(facts)}",
         ),
+        *on_cpu,
         Part(name="heads", chosen=not few, seconds=heads, why=less if few else f"they memorise {known}"),
         Part(
             name="labeltree",
@@ -132,42 +155,45 @@ def _wanted(facts: Facts, *, gpu: bool) -> Sequence[Part]:
         ),
         Part(
             name="second_encoder",
-            chosen=large and not (whole is not None and whole.chosen),
+            chosen=large,
             seconds=EXPORT_SECONDS + memory + LAYERS_SECONDS * facts.contents,
-            why=_second(facts, whole, known),
+            why=f"it learns what {known} have in common" if large else f"{known} are less than {LARGE:,}",
         ),
     )
 
 
 def _whole(facts: Facts, known: str) -> Part:
-    """The encoder, trained whole. What folds are left out of it would take as often as there are folds."""
-    held_out = _ranked(facts) == "validation"
-    if facts.contents < LARGE:
-        why = f"{known} are less than {LARGE:,}"
-    elif not held_out:
-        why = f"a ranker over it needs {HELD_OUT:,} validation contents"
-    else:
-        why = f"all its layers learn {known}, on the GPU"
+    """The encoder, trained whole."""
+    large = facts.contents >= LARGE
     return Part(
         name="whole",
-        chosen=facts.contents >= LARGE and held_out,
+        chosen=large,
         seconds=EXPORT_SECONDS + WHOLE_START + WHOLE_SECONDS * facts.contents,
-        why=why,
+        why=f"all its layers learn {known}, on the GPU" if large else f"{known} are less than {LARGE:,}",
     )
+
+
+def _whole_on_cpu(facts: Facts, known: str) -> Part:
+    """The same without a GPU."""
+    part = _whole(facts, known)
+    texts = facts.contents + NAMES * facts.tags
+    seconds = EXPORT_SECONDS + WHOLE_START + WHOLE_CPU_SECONDS * WHOLE_CPU_EPOCHS * texts
+    if not part.chosen:
+        why = part.why
+    elif not facts.bfloat16:
+        why = "this processor has no products in bfloat16, without which it takes twice as long"
+    elif facts.free_gb < WHOLE_GB:
+        why = f"it takes {WHOLE_GB:g} GB of memory, and {facts.free_gb:g} are free"
+    else:
+        why = f"all its layers learn {known}"
+    chosen = part.chosen and facts.bfloat16 and facts.free_gb >= WHOLE_GB
+    return part.model_copy(update={"chosen": chosen, "seconds": seconds, "why": why})
 
 
 def _trees(facts: Facts, known: str) -> str:
     if facts.contents < LARGE:
         return f"{known} are less than {LARGE:,}"
     return f"they find by words, over {known}" if facts.omikuji else "omikuji is not installed: tagbus[trees]"
-
-
-def _second(facts: Facts, whole: Part | None, known: str) -> str:
-    if facts.contents < LARGE:
-        return f"{known} are less than {LARGE:,}"
-    if whole is not None and whole.chosen:
-        return "the encoder itself is trained whole"
-    return f"it learns what {known} have in common"
 
 
 def _ranked(facts: Facts) -> Ranked:

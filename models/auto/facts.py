@@ -3,9 +3,12 @@
 import asyncio
 import importlib.util
 import time
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from tagbus.models.data.corpus import Corpus, tagged
@@ -13,13 +16,16 @@ from tagbus.models.data.texts import text_of
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
 
+MEMORY: Final = Path("/proc/meminfo")
+GROUP: Final = Path("/sys/fs/cgroup")
 # Texts that are encoded to learn how fast that is.
 SAMPLE: Final = 64
 
 
 class Facts(BaseModel):
     """Numbers of tags, of training and validation contents with a tag, and of test contents; texts that the packaged
-    encoder takes in a CPU second; whether label trees can be trained here."""
+    encoder takes in a CPU second; whether label trees can be trained here; whether the processor has products in
+    bfloat16, and how many GB of memory are free."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -29,6 +35,8 @@ class Facts(BaseModel):
     test: int
     texts_a_second: float
     omikuji: bool
+    bfloat16: bool
+    free_gb: float
 
 
 def facts(corpus: Corpus) -> Facts:
@@ -41,7 +49,35 @@ def facts(corpus: Corpus) -> Facts:
         test=sum(1 for _ in corpus.exemplars("test")),
         texts_a_second=round(asyncio.run(_speed(some)), 1) if some else 0.0,
         omikuji=importlib.util.find_spec("omikuji") is not None,
+        bfloat16=_bfloat16(),
+        free_gb=round(_free() / 1e9, 1),
     )
+
+
+def _bfloat16() -> bool:
+    """Whether PyTorch finds AVX512-BF16 or AMX."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
+def _free() -> int:
+    """Bytes of memory that this process may still take: of the machine's, and of its control group's. 0 where the
+    system says neither."""
+    free = _value(MEMORY, "MemAvailable:") * 1024
+    with suppress(OSError, ValueError):  # no control group, or one without a limit
+        limit = int((GROUP / "memory.max").read_text())
+        # Caches of files, which count too, make room.
+        free = min(free, limit - _value(GROUP / "memory.stat", "anon"))
+    return free
+
+
+def _value(path: Path, name: str) -> int:
+    """The number after a name at the start of a line; 0 without such a line or file."""
+    with suppress(OSError):
+        for line in path.read_text().splitlines():
+            if (words := line.split())[:1] == [name]:
+                return int(words[1])
+    return 0
 
 
 async def _speed(texts: list[str]) -> float:

@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tagbus.models.auto.choice import FOLDS, Choice
+import torch
+
+from tagbus.models.auto.choice import FOLDS, WHOLE_CPU_EPOCHS, Choice
 from tagbus.models.auto.corpus import FOLDER
 from tagbus.models.auto.selection import PARTS, Trained
 from tagbus.models.evaluate.recipe import LARGE, TABLES, Step, top_layers
@@ -112,7 +114,10 @@ def _renamed(place: Path, name: str) -> None:
 def _whole(corpus: str, work: Path, name: str) -> None:
     """Train an encoder whole; its tag vectors are a part of their own."""
     to, encoder = work / "whole", work / ENCODER / name
-    whole.command(corpus, to, layers=str(LAYERS))
+    if torch.cuda.is_available():
+        whole.command(corpus, to, layers=str(LAYERS))
+    else:
+        whole.command(corpus, to, layers=str(LAYERS), epochs=WHOLE_CPU_EPOCHS, evaluations=WHOLE_CPU_EPOCHS)
     export(encoder, "float16", name, to / f"layers-{LAYERS}")
     made = work / "tagvectors" / tagvectors.FILE
     made.parent.mkdir(exist_ok=True)

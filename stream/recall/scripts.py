@@ -1,4 +1,4 @@
-"""Scripts of a text: word boundaries, and a stand-in for a missing language."""
+"""Scripts of a text: its normal form, word boundaries, and a stand-in for a missing language."""
 
 import re
 import unicodedata
@@ -9,11 +9,21 @@ from typing import Final
 # Scripts written without spaces (Thai to Khmer, Japanese, Chinese), for a regular expression's character class: each of
 # their characters is a word.
 DENSE: Final = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# What shows nothing inside a word and does not end it (UAX #29, rule WB4): soft hyphens, joiners, marks of direction,
+# variation selectors. U+200B does end it.
+_IGNORED: Final = re.compile(
+    "[\u00ad\u034f\u061c\u180b-\u180f\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0000-\U000e0fff]+"
+)
 # The name for a text without letters.
 OTHER: Final = "other"
 # How many characters of a text are searched for letters, and how many letters are used.
 _SEEN: Final = 800
 _LETTERS: Final = 40
+
+
+def normal(text: str) -> str:
+    """A text as words are compared: NFKC, without what is invisible inside a word."""
+    return text if text.isascii() else _IGNORED.sub("", unicodedata.normalize("NFKC", text))
 
 
 def language_of(given: str | None, text: str) -> str:

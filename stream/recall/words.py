@@ -6,7 +6,6 @@ which saves the term list at the price of collisions.
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tagbus.stream.errors import UserError, shorten
-from tagbus.stream.recall.scripts import DENSE
+from tagbus.stream.recall.scripts import DENSE, normal
 
 # Characters read of a text: the encoder reads no more either.
 CHARACTERS: Final = 8_192
@@ -172,10 +171,7 @@ class _File(BaseModel):
 
 def words_of(text: str) -> list[str]:
     """The first words of a text as they are written, with repetitions; at most 2,048."""
-    text = text[:CHARACTERS]
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    found = islice((match.group() for match in _WORD.finditer(text)), WORDS)
+    found = islice((match.group() for match in _WORD.finditer(normal(text[:CHARACTERS]))), WORDS)
     return [word for word in found if len(word) <= LETTERS]
 
 

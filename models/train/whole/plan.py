@@ -1,8 +1,11 @@
 """The options of a run of `tagbus train whole`, stored as plan.json."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# Times per epoch that each tag's text is a content.
+NAMES: Final = 2
 
 
 class Plan(BaseModel):
@@ -22,7 +25,7 @@ class Plan(BaseModel):
     rate: float = Field(2e-4, gt=0, description="peak learning rate of a student; cosine schedule with warm-up")
     teacher_rate: float = Field(1e-4, gt=0, description="peak learning rate of the teacher")
     tag_rate: float = Field(1e-3, gt=0, description="peak learning rate of the tag vectors")
-    names: int = Field(2, ge=0, description="times per epoch that each tag's text is a content")
+    names: int = Field(NAMES, ge=0, description="times per epoch that each tag's text is a content")
     word_dropout: float = Field(0.1, ge=0, lt=1, description="share of a text's tokens that a step drops")
     vector_dropout: float = Field(
         0.3, ge=0, lt=1, description="share dropped of a content's vector before the tags are scored"

@@ -15,6 +15,7 @@ from tagbus.models.data.texts import tag_texts, text_of, tokenizer
 from tagbus.models.data.truth import numbers_of
 from tagbus.models.export.bert import Bert, require_tokens
 from tagbus.models.journal import JOURNAL, Journal
+from tagbus.models.train.allocator import keep_freed_memory
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin, require_same
@@ -93,6 +94,8 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     if device.type == "cuda":
         # TF32 for everything outside bfloat16: the logits.
         torch.set_float32_matmul_precision("high")
+    else:
+        keep_freed_memory()
     learners = begun(plan, texts, device)
     begin(to, plan)
     optimiser = optimiser_of(learners, plan)

@@ -6,7 +6,6 @@ dictionaries; words of languages that are not configured are their own lemmas, s
 
 import asyncio
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final, cast
@@ -21,7 +20,7 @@ from tagbus.stream.recall.base import Query
 from tagbus.stream.recall.component import ComponentOf, ComponentSettings, Part, Surroundings
 from tagbus.stream.recall.lexical.in_step import Changes, InStep
 from tagbus.stream.recall.lexical.lemmas import Languages, lemmatizer
-from tagbus.stream.recall.scripts import DENSE
+from tagbus.stream.recall.scripts import DENSE, normal
 
 NAME: Final = "literal"
 
@@ -229,8 +228,8 @@ def _unqualified(name: str) -> str:
 
 def _words(text: str, limit: int) -> Words:
     """The first words of a text, at most `limit`."""
-    normal = unicodedata.normalize("NFKC", text[:TEXT_CHARS])
-    return tuple(match[0][:WORD_CHARS] for match in islice(_WORD.finditer(normal), limit))
+    found = islice(_WORD.finditer(normal(text[:TEXT_CHARS])), limit)
+    return tuple(match[0][:WORD_CHARS] for match in found)
 
 
 class LiteralSettings(ComponentSettings):
@@ -248,7 +247,7 @@ async def _open_component(section: LiteralSettings, into: Surroundings) -> Part:
 COMPONENT: Final = ComponentOf(
     name=NAME,
     settings=LiteralSettings,
-    # Bump the number when matching or scoring changes.
+    # Bump the number when what rankers and calibrations have learnt of matches no longer holds.
     version=lambda section: f"{NAME}-1-{section.languages}" if section.enabled else None,
     open=_open_component,
     lists=(NAME,),

@@ -9,7 +9,16 @@ from tagbus.models.auto.facts import Facts, _speed
 
 
 def facts(contents: int, validation: int = 100, tags: int = 500, omikuji: bool = True) -> Facts:  # noqa: FBT001, FBT002
-    return Facts(tags=tags, contents=contents, validation=validation, test=500, texts_a_second=100.0, omikuji=omikuji)
+    return Facts(
+        tags=tags,
+        contents=contents,
+        validation=validation,
+        test=500,
+        texts_a_second=100.0,
+        omikuji=omikuji,
+        bfloat16=False,
+        free_gb=64,
+    )
 
 
 def trained(some: Facts, minutes: float) -> list[str]:
@@ -68,18 +77,51 @@ def test_a_large_corpus_trains_everything_and_the_ranker_on_what_was_held_out() 
     assert 2 * 3600 < choose(some, 600).seconds < 6 * 3600
 
 
+def test_with_hours_to_spend_a_cpu_trains_the_encoder_whole_instead_of_heads_and_a_second_one() -> None:
+    some = facts(328_152, validation=5_083, tags=24_813).model_copy(update={"bfloat16": True})
+    assert trained(some, 600) == ["encoder", "ranker", "whole", "labeltree"]
+    # 103 CPU minutes were measured for three epochs of five.
+    assert 2 * 3600 < choose(some, 600).seconds < 6 * 3600
+    assert trained(some, 240) == ["encoder", "ranker", "heads", "labeltree", "second_encoder"]
+    reasons = {part.name: part.why for part in choose(some, 240).parts}
+    assert reasons["whole"].startswith("it does not fit: ")
+
+
+@pytest.mark.parametrize(
+    ("update", "why"),
+    [
+        ({"bfloat16": False}, "this processor has no products in bfloat16, without which it takes twice as long"),
+        ({"free_gb": 12.5}, "it takes 18 GB of memory, and 12.5 are free"),
+        ({"contents": 5_000, "validation": 2_000}, "5,000 known contents are less than 20,000"),
+    ],
+)
+def test_a_cpu_trains_the_encoder_whole_where_that_is_fast_and_fits(update: dict[str, object], why: str) -> None:
+    some = facts(328_152, validation=5_083, tags=24_813).model_copy(update={"bfloat16": True, **update})
+    assert f"left out: whole; {why}" in list(explained(choose(some, 600), some, 600))
+
+
+def test_a_gpu_that_has_too_little_time_leaves_the_other_trainings_in() -> None:
+    """Given no time for the encoder, then what would stand in its place is trained."""
+    some = facts(20_000, validation=5_000, tags=1_000)
+    choice = choose(some, 1.5, gpu=True)
+    assert not choice.has("whole")
+    assert choice.has("heads")
+
+
 def test_what_does_not_fit_is_left_out_and_the_time_is_kept() -> None:
     some = facts(328_152, validation=5_083, tags=24_813)
     for minutes in (1, 5, 30, 90, 120, 300):
         choice = choose(some, minutes)
         assert choice.seconds <= 60 * minutes
         for part in choice.parts:
-            assert part.chosen or "it does not fit: " in part.why
+            assert part.chosen or part.name == "whole" or "it does not fit: " in part.why
     assert trained(some, 1) == ["encoder"]
 
 
 def test_more_time_never_trains_less() -> None:
-    for some in (facts(3_000), facts(FOLDED, validation=HELD_OUT), facts(100_000, validation=5_000, tags=10_000)):
+    large = facts(100_000, validation=5_000, tags=10_000)
+    fast = large.model_copy(update={"bfloat16": True})
+    for some in (facts(3_000), facts(FOLDED, validation=HELD_OUT), large, fast):
         spent = [choose(some, minutes).seconds for minutes in (1, 2, 5, 10, 30, 60, 120, 600)]
         assert spent == sorted(spent)
 

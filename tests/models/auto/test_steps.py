@@ -26,7 +26,7 @@ def test_a_large_corpus_trains_a_part_after_the_other_and_the_ranker_last(tmp_pa
 
 
 def test_on_a_gpu_the_encoder_is_trained_whole_and_brings_tag_vectors(tmp_path: Path) -> None:
-    assert made(large(gpu=True), tmp_path) == ["tagvectors", "heads", "labeltree", "ranker"]
+    assert made(large(gpu=True), tmp_path) == ["tagvectors", "labeltree", "ranker"]
     first, *_, last = steps(large(gpu=True), "a-1", tmp_path)
     assert first.made == tmp_path / "tagvectors" / "tags.npz"
     assert last.settings["TAGBUS_COMPONENTS__TAGVECTORS__FOLDER"] == str(tmp_path / "tagvectors")

@@ -75,6 +75,11 @@ class TestMatch:
             ("النحل", "تربية النحل في المدينة", True),
             ("пчёлы", "Городские пчёлы", True),
             ("ＡＢＣ", "the abc", True),
+            ("beekeeping", "Urban bee\u00adkeep\u00ading", True),
+            ("bee\u2060keeping", "Urban beekeeping", True),
+            ("bees", "\u202abees\u202c", True),
+            ("bees", "honey\u200bbees", True),
+            ("کتاب‌ها", "کتاب‌ها و کتابخانه", True),
         ],
     )
     def test_signs_and_scripts(self, name: str, text: str, stands: bool) -> None:  # noqa: FBT001
