@@ -16,6 +16,7 @@ from tagbus.models.gudn.network import Contents, GuideNetwork
 from tagbus.models.gudn.plan import Plan
 from tagbus.models.gudn.reinforce import Names
 from tagbus.models.journal import JOURNAL, Journal
+from tagbus.models.train.allocator import keep_freed_memory
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin, require_same
@@ -119,6 +120,8 @@ def rows_of(corpus: Corpus, split: Split, plan: Plan, ids: Sequence[str]) -> Row
 def begun(plan: Plan, texts: Texts) -> Learner:
     """The network before the first step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(plan.seed)
     network = GuideNetwork(Path(plan.base), plan, len(texts.ids)).to(device)
     heads = network.heads_of_tags()
