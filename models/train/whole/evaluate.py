@@ -12,6 +12,7 @@ from tagbus.models.train.top_layers import K, nearest
 from tagbus.models.train.whole.model import Trained, encode
 from tagbus.models.train.whole.rows import Rows
 from tagbus.stream import quality
+from tagbus.stream.app import console
 from tagbus.stream.quality import Ranked
 
 NEIGHBOURS: Final = 100
@@ -30,10 +31,20 @@ def by_tags(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
 
 
 def by_neighbours(model: Trained, contents: Rows, held: Rows) -> dict[str, float]:
-    """Return the figures by the votes of the nearest contents, as `by_neighbours_...`. Encodes all contents."""
+    """Return the figures by the votes of the nearest contents, as `by_neighbours_...`.
+
+    Encodes all contents, in bfloat16 on a CPU too: of six layers 1.5 ms a text instead of 4.1, and 99.4% of the 20
+    nearest are the same.
+    """
     if not len(held):
         return {}
-    asked, known = (encode(model.vectors, rows, model.tags.device) for rows in (held, contents))
+    kept, model.reduced = model.reduced, True
+    try:
+        with console.bar("encoding contents", len(contents)) as bar:
+            known = encode(model.vectors, contents, model.tags.device, bar.advance)
+        asked = encode(model.vectors, held, model.tags.device)
+    finally:
+        model.reduced = kept
     ranked = votes(asked, known, contents.truth, len(model.tags))
     return {f"by_neighbours_{name}": value for name, value in figures(ranked, contents, held, len(model.tags)).items()}
 

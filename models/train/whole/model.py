@@ -108,12 +108,18 @@ def chosen(of: int, layers: int) -> list[int]:
 
 
 @torch.no_grad()
-def encode(forward: Callable[[Tensor, Tensor], Tensor], rows: Rows, device: torch.device) -> Tensor:
-    """The vectors of all texts, float32 [n, d] on the device."""
+def encode(
+    forward: Callable[[Tensor, Tensor], Tensor],
+    rows: Rows,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Tensor:
+    """The vectors of all texts, float32 [n, d] on the device. `advance` is told how many more are done."""
     found: list[tuple[Ints, Tensor]] = []
     for places in batches(rows.lengths, ENCODED[device.type], 0):
         batch = rows.batch(places, device)
         found.append((places, forward(batch.ids, batch.mask).float()))
+        advance(len(places))
     order = torch.from_numpy(np.argsort(np.concatenate([places for places, _ in found]))).to(device)
     return torch.cat([vectors for _, vectors in found])[order]
 

@@ -255,7 +255,7 @@ def evaluate(
         if one.name == TEACHER:
             continue
         figures = by_tags(one.mean, texts.contents, texts.held)
-        # On a CPU encoding all contents takes a third of the time of an epoch of training.
+        # On a CPU encoding all contents takes a quarter of the time of an epoch of training.
         if one.mean.tags.is_cuda or number == steps_of(texts, plan):
             figures |= by_neighbours(one.mean, texts.contents, texts.held)
         journals[one.name].write({"step": number, **figures})
