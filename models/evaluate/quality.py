@@ -5,8 +5,9 @@
 The rows untrained, light and full are trained and measured on each data set, to detect a change that helps one and
 hurts another. A larger data set is cut to its first `--titles` training contents; `--titles 0` uses all of it, which
 takes hours. Trained models are kept in `--keep`, by the code that trained them: an interrupted run resumes, and other
-code starts over. The figures are added to `--out` under the commit of the checkout. Exits with code 1 if a figure is
-outside its interval in the previous run.
+code starts over. The figures are added to `--out` under the commit of the checkout, and what was tagged is kept in
+`raw/quality` beside it (`python -m tagbus.models.evaluate.raw`). Exits with code 1 if a figure is outside its interval
+in the previous run.
 """
 
 import asyncio
@@ -57,7 +58,8 @@ def command(
     found = kept.read(to)
     for place in data:
         name, cut = _cut(place, titles, keep)
-        run = _measured(name, cut, chosen, keep / here.name / name).model_copy(
+        experiment = Experiment(cut, _contents(cut), keep / here.name / name)
+        run = _measured(name, chosen, experiment, to.parent / "raw" / "quality" / name).model_copy(
             update={"commit": here.commit, "changed": here.changed}
         )
         # Each data set is written when it is done; another run may have written meanwhile.
@@ -101,20 +103,23 @@ def _write(folder: Path, corpus: Corpus, titles: int) -> None:
         part.replace(folder / f"{name}.jsonl")
 
 
-def _measured(name: str, place: str, rows: list[str], models: Path) -> Run:
-    corpus = open_corpus(place)
-    contents = sum(1 for _ in corpus.exemplars("train"))
-    trained = Experiment(place, contents, models)
+def _contents(place: str) -> int:
+    return sum(1 for _ in open_corpus(place).exemplars("train"))
+
+
+def _measured(name: str, rows: list[str], trained: Experiment, raw: Path) -> Run:
+    """The figures of the rows; what was tagged is kept in `raw`, that of the last run only."""
+    corpus = open_corpus(trained.corpus)
     for row in rows:
         prepare(row, trained)
-    found = asyncio.run(_rows(corpus, rows, Paths(models, trained.cache, models / "raw", "make quality")))
+    found = asyncio.run(_rows(corpus, rows, Paths(trained.models, trained.cache, raw, "make quality")))
     return Run(
         commit="",
         changed=False,
         date=datetime.now(UTC).date().isoformat(),
         data=name,
         tags=len(corpus.tags()),
-        exemplars=contents,
+        exemplars=trained.contents,
         contents=sum(1 for _ in corpus.exemplars("test")),
         rows={row: {figure: float(cast(float, one[figure])) for figure in _QUALITY} for row, one in found.items()},
         intervals={row: cast("dict[str, tuple[float, float]]", one["intervals"]) for row, one in found.items()},

@@ -8,6 +8,7 @@ import typer
 
 from tagbus.models.evaluate import history, quality, recipe
 from tagbus.models.evaluate.history import FIGURES, History, Run
+from tagbus.models.evaluate.raw import Raw
 from tagbus.stream.errors import UserError
 
 COMMIT = "0123456789abcdef"
@@ -34,6 +35,12 @@ class TestRun:
                 assert low <= high
                 # Resampled bins are never as even as they were: the calibration error of a sample is above its own.
                 assert name == "ece" or low <= figures[name] <= high
+
+    def test_the_figures_can_be_computed_again_from_the_raw_rows(self, kept: Path, folder: Path) -> None:
+        (run,) = history.read(kept / "history.json").runs
+        for row, figures in run.rows.items():
+            again = Raw.load(kept / "raw" / "quality" / f"{folder.resolve().name}-120" / f"{row}.npz").figures()
+            assert {name: again[name] for name in FIGURES} == {name: figures[name] for name in FIGURES}
 
     def test_what_was_trained_is_not_trained_again(self, kept: Path, folder: Path) -> None:
         """Given a finished run, when it is repeated, nothing is trained and the figures stay."""
