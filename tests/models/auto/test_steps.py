@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tagbus.models.auto.choice import Choice, choose
 from tagbus.models.auto.corpus import is_held, take
 from tagbus.models.auto.steps import steps
 from tagbus.models.data.corpus import open_corpus
+from tagbus.stream.encoder.release import load_release
+from tagbus.stream.recall.tagvectors import TagVectors
 from tests.models.auto.test_choice import facts
 
 
@@ -30,6 +34,22 @@ def test_on_a_gpu_the_encoder_is_trained_whole_and_brings_tag_vectors(tmp_path: 
     first, *_, last = steps(large(gpu=True), "a-1", tmp_path)
     assert first.made == tmp_path / "tagvectors" / "tags.npz"
     assert last.settings["TAGBUS_COMPONENTS__TAGVECTORS__FOLDER"] == str(tmp_path / "tagvectors")
+
+
+def test_an_encoder_trained_whole_is_a_release_and_its_tag_vectors_belong_to_it(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tagbus.models.auto.steps.LAYERS", 1)
+    monkeypatch.setattr("tagbus.models.auto.steps.WHOLE_CPU_EPOCHS", 1)
+    taken = take(open_corpus(str(small)), tmp_path, ranker_learns=True)
+    step = next(iter(steps(large(gpu=True), "a-1", tmp_path)))
+
+    step.run()
+
+    assert load_release(tmp_path / "encoder" / "a-1").name == "a-1"
+    vectors = TagVectors.parse(step.made, step.made.read_bytes())
+    assert vectors.release == "a-1"
+    assert set(vectors.ids) == {tag.id for tag in taken.corpus.tags()}
 
 
 def test_a_ranker_never_learns_from_what_is_chosen_by(small: Path, tmp_path: Path) -> None:
