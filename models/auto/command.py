@@ -31,7 +31,7 @@ def command(
     to: Annotated[Path, typer.Option("--out", help="folder of the release, which has the folder's name")],
     minutes: Annotated[float, typer.Option(min=1, help="time to train for, on one core")] = 30.0,
     gpu: Annotated[  # noqa: FBT002 - a flag of the command line
-        bool, typer.Option("--gpu", help="train the encoder whole too, on a CUDA device")
+        bool, typer.Option("--gpu", help="train the encoder whole, on a CUDA device")
     ] = False,
     single: Annotated[  # noqa: FBT002
         bool, typer.Option("--single", help="one tag or none a content: choose by P@1, and find the cut")

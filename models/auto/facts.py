@@ -3,9 +3,10 @@
 import asyncio
 import importlib.util
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import torch
@@ -16,16 +17,16 @@ from tagbus.models.data.texts import text_of
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
 
-MEMORY: Final = Path("/proc/meminfo")
-GROUP: Final = Path("/sys/fs/cgroup")
+PROC: Final = Path("/proc")
+GROUPS: Final = Path("/sys/fs/cgroup")
 # Texts that are encoded to learn how fast that is.
 SAMPLE: Final = 64
 
 
 class Facts(BaseModel):
     """Numbers of tags, of training and validation contents with a tag, and of test contents; texts that the packaged
-    encoder takes in a CPU second; whether label trees can be trained here; whether the processor has products in
-    bfloat16, and how many GB of memory are free."""
+    encoder takes in a CPU second; whether label trees can be trained here; whether the processor has fast
+    products in bfloat16 (AVX512-BF16 or AMX), and how many GB of memory are free."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,25 +51,39 @@ def facts(corpus: Corpus) -> Facts:
         texts_a_second=round(asyncio.run(_speed(some)), 1) if some else 0.0,
         omikuji=importlib.util.find_spec("omikuji") is not None,
         bfloat16=_bfloat16(),
-        free_gb=round(_free() / 1e9, 1),
+        free_gb=round(free_memory() / 1e9, 1),
     )
 
 
 def _bfloat16() -> bool:
-    """Whether PyTorch finds AVX512-BF16 or AMX."""
-    known = torch.cpu.get_capabilities()
+    """Whether PyTorch finds AVX512-BF16 or AMX; older ones do not say."""
+    known: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
-def _free() -> int:
-    """Bytes of memory that this process may still take: of the machine's, and of its control group's. 0 where the
-    system says neither."""
-    free = _value(MEMORY, "MemAvailable:") * 1024
-    with suppress(OSError, ValueError):  # no control group, or one without a limit
-        limit = int((GROUP / "memory.max").read_text())
-        # Caches of files, which count too, make room.
-        free = min(free, limit - _value(GROUP / "memory.stat", "anon"))
-    return free
+def free_memory(proc: Path = PROC, groups: Path = GROUPS) -> int:
+    """Bytes that this process may still take: of the machine's memory, and of its control groups' (version 1 or 2). 0
+    where the system does not say."""
+    free = [_value(proc / "meminfo", "MemAvailable:") * 1024]
+    for folder, limit, used in _limited(proc, groups):
+        with suppress(OSError, ValueError):  # without a limit
+            # Caches of files, which count too, make room.
+            free.append(int((folder / limit).read_text()) - _value(folder / "memory.stat", used))
+    return max(0, min(free))
+
+
+def _limited(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str]]:
+    """The control groups that this process is in, the outer ones too, with the names of limit and use."""
+    with suppress(OSError):
+        for line in (proc / "self" / "cgroup").read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            # In a container the path may be that of the host, and the root its own.
+            inner = PurePosixPath(path.lstrip("/"))
+            for part in (inner, *inner.parents):
+                if not kinds:
+                    yield groups / part, "memory.max", "anon"
+                elif "memory" in kinds.split(","):
+                    yield groups / "memory" / part, "memory.limit_in_bytes", "total_rss"
 
 
 def _value(path: Path, name: str) -> int:

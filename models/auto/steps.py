@@ -6,8 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from tagbus.models.auto.choice import FOLDS, WHOLE_CPU_EPOCHS, Choice
 from tagbus.models.auto.corpus import FOLDER
 from tagbus.models.auto.selection import PARTS, Trained
@@ -48,7 +46,7 @@ def steps(choice: Choice, name: str, work: Path) -> Iterator[Step]:
         settings[variable(part, "folder")] = str(work / part)
 
     if choice.has("whole"):
-        yield Step(work / "tagvectors" / tagvectors.FILE, partial(_whole, corpus, work, name))
+        yield Step(work / "tagvectors" / tagvectors.FILE, partial(_whole, corpus, work, name, choice))
         on("tagvectors")
     else:
         yield Step(encoder / RELEASE, partial(_renamed, work / ENCODER, name))
@@ -111,10 +109,10 @@ def _renamed(place: Path, name: str) -> None:
     twin(default_folder(), place, name)
 
 
-def _whole(corpus: str, work: Path, name: str) -> None:
+def _whole(corpus: str, work: Path, name: str, choice: Choice) -> None:
     """Train an encoder whole; its tag vectors are a part of their own."""
     to, encoder = work / "whole", work / ENCODER / name
-    if torch.cuda.is_available():
+    if choice.gpu:
         whole.command(corpus, to, layers=str(LAYERS))
     else:
         whole.command(corpus, to, layers=str(LAYERS), epochs=WHOLE_CPU_EPOCHS, evaluations=WHOLE_CPU_EPOCHS)

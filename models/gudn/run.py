@@ -16,7 +16,7 @@ from tagbus.models.gudn.network import Contents, GuideNetwork
 from tagbus.models.gudn.plan import Plan
 from tagbus.models.gudn.reinforce import Names
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.train.allocator import keep_freed_memory
+from tagbus.models.train.allocator import freed_memory_kept
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin, require_same
@@ -59,6 +59,7 @@ class Learner:
     best: float = -1.0
 
 
+@freed_memory_kept()
 def train(corpus: Corpus, plan: Plan, to: Path) -> tuple[GuideNetwork, Texts]:
     """Train, and return the network of the best epoch, which `to` holds as best.pt beside state.pt and metrics.jsonl.
 
@@ -120,8 +121,6 @@ def rows_of(corpus: Corpus, split: Split, plan: Plan, ids: Sequence[str]) -> Row
 def begun(plan: Plan, texts: Texts) -> Learner:
     """The network before the first step."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        keep_freed_memory()
     torch.manual_seed(plan.seed)
     network = GuideNetwork(Path(plan.base), plan, len(texts.ids)).to(device)
     heads = network.heads_of_tags()

@@ -1,21 +1,33 @@
 """How the C library treats memory that a training step frees."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-# glibc, malloc.h.
+# glibc, malloc.h, and its defaults.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
-# Never.
-_OFF = -1
+_NEVER = -1
+_TRIM_THRESHOLD = 128 * 1024
+_MMAP_MAX = 65_536
 
 
-def keep_freed_memory() -> None:
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
     """Keep what a step frees for the next one instead of returning it to the kernel, which has to clear it again.
 
-    Six layers on two cores learn 1.5 times as many texts a second by it, two layers on one core 1.2 times. For the rest
-    of the process; without effect where the C library is not glibc.
+    Six layers on two cores learn 1.5 times as many texts a second by it, two layers on one core 1.2 times. At the end
+    the memory is returned. Without effect where the C library is not glibc.
     """
     library = ctypes.CDLL(None)
-    if hasattr(library, "gnu_get_libc_version"):
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, _OFF)
+    if not hasattr(library, "gnu_get_libc_version"):
+        yield
+        return
+    library.mallopt(_M_MMAP_MAX, 0)
+    library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    try:
+        yield
+    finally:
+        library.mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        library.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        library.malloc_trim(0)

@@ -23,7 +23,7 @@ _LETTERS: Final = 40
 
 def normal(text: str) -> str:
     """A text as words are compared: NFKC, without what is invisible inside a word."""
-    return text if text.isascii() else _IGNORED.sub("", unicodedata.normalize("NFKC", text))
+    return text if text.isascii() else unicodedata.normalize("NFKC", _IGNORED.sub("", text))
 
 
 def language_of(given: str | None, text: str) -> str:

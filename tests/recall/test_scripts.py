@@ -41,6 +41,7 @@ def test_of_a_long_text_the_beginning_counts() -> None:
         ("\u202eseeb\u202c", "seeb"),
         ("honey\u200bbees", "honey\u200bbees"),
         ("ﬁne cafe\u0301", "fine café"),
+        ("cafe\u00ad\u0301", "café"),
     ],
 )
 def test_what_is_invisible_inside_a_word_does_not_end_it(text: str, expected: str) -> None:

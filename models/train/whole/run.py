@@ -15,7 +15,7 @@ from tagbus.models.data.texts import tag_texts, text_of, tokenizer
 from tagbus.models.data.truth import numbers_of
 from tagbus.models.export.bert import Bert, require_tokens
 from tagbus.models.journal import JOURNAL, Journal
-from tagbus.models.train.allocator import keep_freed_memory
+from tagbus.models.train.allocator import freed_memory_kept
 from tagbus.models.train.hidden import Row
 from tagbus.models.train.losses import require_finite
 from tagbus.models.train.plan import begin, require_same
@@ -80,6 +80,7 @@ class Texts:
         return self.contents + self.names
 
 
+@freed_memory_kept()
 def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     """Train, and write each student's best moving average to a folder of `to`: layers-6, layers-3 and so on.
 
@@ -94,8 +95,6 @@ def train(corpus: Corpus, plan: Plan, to: Path) -> None:
     if device.type == "cuda":
         # TF32 for everything outside bfloat16: the logits.
         torch.set_float32_matmul_precision("high")
-    else:
-        keep_freed_memory()
     learners = begun(plan, texts, device)
     begin(to, plan)
     optimiser = optimiser_of(learners, plan)
@@ -176,7 +175,7 @@ def begun(plan: Plan, texts: Texts, device: torch.device) -> list[Learner]:
 
 
 def learner(name: str, kept: Sequence[int], model: Trained) -> Learner:
-    """Return a model and its moving average, which is evaluated in float32, as it is exported."""
+    """Return a model and its moving average, whose tag vectors are evaluated in float32, as they are exported."""
     mean = average(model)
     model.reduced = model.tags.device.type == "cpu"
     return Learner(name, kept, model, mean)

@@ -8,6 +8,8 @@ from tagbus.models.auto.choice import Choice, choose
 from tagbus.models.auto.corpus import is_held, take
 from tagbus.models.auto.steps import steps
 from tagbus.models.data.corpus import open_corpus
+from tagbus.models.train.plan import PLAN
+from tagbus.models.train.whole.plan import Plan
 from tagbus.stream.encoder.release import load_release
 from tagbus.stream.recall.tagvectors import TagVectors
 from tests.models.auto.test_choice import facts
@@ -42,10 +44,13 @@ def test_an_encoder_trained_whole_is_a_release_and_its_tag_vectors_belong_to_it(
     monkeypatch.setattr("tagbus.models.auto.steps.LAYERS", 1)
     monkeypatch.setattr("tagbus.models.auto.steps.WHOLE_CPU_EPOCHS", 1)
     taken = take(open_corpus(str(small)), tmp_path, ranker_learns=True)
-    step = next(iter(steps(large(gpu=True), "a-1", tmp_path)))
+    some = facts(300_000, validation=5_000, tags=20_000).model_copy(update={"bfloat16": True})
+    step = next(iter(steps(choose(some, 600), "a-1", tmp_path)))
 
     step.run()
 
+    plan = Plan.model_validate_json((tmp_path / "whole" / PLAN).read_bytes())
+    assert (plan.layers, plan.epochs, plan.evaluations) == ((1,), 1, 1)
     assert load_release(tmp_path / "encoder" / "a-1").name == "a-1"
     vectors = TagVectors.parse(step.made, step.made.read_bytes())
     assert vectors.release == "a-1"

@@ -52,7 +52,7 @@ def test_students_and_their_teacher_learn_the_toy_set(base: Path, corpus: Path, 
     assert vectors.ids == tuple(tag.id for tag in open_corpus(str(corpus)).tags())
 
 
-def test_a_cpu_learns_in_bfloat16_and_is_evaluated_in_float32(base: Path, corpus: Path) -> None:
+def test_a_cpu_learns_in_bfloat16_and_its_tag_vectors_are_evaluated_in_float32(base: Path, corpus: Path) -> None:
     made = plan(corpus, base, dimensions=(16,))
     texts = run.read(open_corpus(str(corpus)), made)
     cpu = torch.device("cpu")
