@@ -177,8 +177,11 @@ def digits(text: object) -> Hits:
 
 
 def joined(runs: Sequence[Mapping[str, object]], field: str, scale: float) -> NDArray[np.float64]:
-    """The test contents of all seeds after each other, in percent: of a seed's set alone they are few."""
-    return scale * np.concatenate([digits(run[field]) for run in sorted(runs, key=lambda run: int(str(run["seed"])))])
+    """The figure of each test content, in percent: those of all seeds after each other where each has a set of its own,
+    their mean where all have the same."""
+    found = [digits(run[field]) for run in sorted(runs, key=lambda run: int(str(run["seed"])))]
+    own = runs[0]["cut"] in SYNTHETIC
+    return scale * (np.concatenate(found) if own else np.mean(found, axis=0))
 
 
 def with_interval(values: NDArray[np.float64]) -> list[float]:
@@ -199,8 +202,9 @@ def summary(kind: str, runs: Sequence[Mapping[str, object]]) -> dict[str, object
         for name in ("p_at_3", "ndcg_at_5", "r_at_10"):
             line[name] = round(float(np.mean([float(dict(run["test"])[name]) for run in own])), 2)  # type: ignore[call-overload]
         line |= {"epochs_kept": [run["epoch"] for run in own], "cpu_seconds": [run["cpu_seconds"] for run in own]}
-        beside = by_row["code: bert" if row.startswith("code") else BERT]
-        if own is not beside and {run["seed"] for run in beside} == set(seeds):
+        alone = "code: bert" if row.startswith("code") else BERT
+        beside = [run for run in by_row[alone] if run["seed"] in seeds]
+        if row != alone and len(beside) == len(own):
             for name, field, scale in (("p_at_1", "first", 100), ("p_at_5", "five", 20)):
                 gain = joined(own, field, scale) - joined(beside, field, scale)
                 line[f"{name}_over_bert"] = with_interval(gain)
