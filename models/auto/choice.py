@@ -184,7 +184,7 @@ def _whole_on_cpu(facts: Facts, known: str) -> Part:
     texts = facts.contents + NAMES * facts.tags
     needed = round(WHOLE_GB + WHOLE_TAG_GB * facts.tags, 1)
     if facts.contents < WHOLE_CPU_LEAST:
-        why = f"{known} are less than {WHOLE_CPU_LEAST:,}, or --gpu"
+        why = f"without --gpu it takes {WHOLE_CPU_LEAST:,} contents or more, and {facts.contents:,} are known"
     elif not facts.validation:
         why = "without validation contents nothing says which epoch is best"
     elif not facts.bfloat16:

@@ -126,7 +126,7 @@ def test_with_hours_to_spend_a_cpu_trains_the_encoder_whole_instead_of_heads_and
         ({"bfloat16": False}, "this processor has neither AVX512-BF16 nor AMX, without which it takes twice as long"),
         ({"free_gb": 12.5}, "it takes 17.6 GB of memory, and 12.5 are free"),
         ({"tags": 600_000, "free_gb": 20}, "it takes 32 GB of memory, and 20 are free"),
-        ({"contents": 50_000}, "50,000 known contents are less than 100,000, or --gpu"),
+        ({"contents": 50_000}, "without --gpu it takes 100,000 contents or more, and 50,000 are known"),
         ({"validation": 0}, "without validation contents nothing says which epoch is best"),
     ],
 )
