@@ -68,14 +68,14 @@ def free_memory(proc: Path = PROC, groups: Path = GROUPS) -> int:
     for folder, limit, used in _limited(proc, groups):
         with suppress(OSError, ValueError):  # without a limit
             # Caches of files, which count too, make room.
-            free.append(int((folder / limit).read_text()) - _value(folder / "memory.stat", used))
+            free.append(int((folder / limit).read_text(encoding="utf-8")) - _value(folder / "memory.stat", used))
     return max(0, min(free))
 
 
 def _limited(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str]]:
     """The control groups that this process is in, the outer ones too, with the names of limit and use."""
     with suppress(OSError):
-        for line in (proc / "self" / "cgroup").read_text().splitlines():
+        for line in (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
             _, kinds, path = line.split(":", 2)
             # In a container the path may be that of the host, and the root its own.
             inner = PurePosixPath(path.lstrip("/"))
@@ -89,7 +89,7 @@ def _limited(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str]]:
 def _value(path: Path, name: str) -> int:
     """The number after a name at the start of a line; 0 without such a line or file."""
     with suppress(OSError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8").splitlines():
             if (words := line.split())[:1] == [name]:
                 return int(words[1])
     return 0
