@@ -1,4 +1,4 @@
-"""The number of cores this process may use, including the limits of its container.
+"""The number of cores this process may use, including the limits of its container, and its control groups.
 
 A limit of CPU time (`docker --cpus`, a limit of Kubernetes) hides no core: with a thread for each core of the host, the
 threads use up a period's time in one burst, and are all throttled for the rest of it.
@@ -23,8 +23,8 @@ def cores(groups: Path = GROUPS, mounted: Path = MOUNTED) -> int:
     return max(1, min([there, *(math.ceil(limit) for limit in _limits(groups, mounted))]))
 
 
-def _limits(groups: Path, mounted: Path) -> Iterator[float]:
-    """The limits of each group of this process, in cores. A group's parents limit it too."""
+def control_groups(controller: str, groups: Path = GROUPS, mounted: Path = MOUNTED) -> Iterator[tuple[int, Path]]:
+    """The folders of the groups that this process is in, with the version, 1 or 2. A group's parents limit it too."""
     for line in _text(groups).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -33,12 +33,20 @@ def _limits(groups: Path, mounted: Path) -> Iterator[float]:
         folders = [*(parent.relative_to("/") for parent in parts), PurePosixPath(path.strip("/"))]
         for folder in folders:
             if number == "0":
-                quota, _, period = _text(mounted / folder / "cpu.max").partition(" ")
-                yield from _ratio(quota, period)
-            elif "cpu" in controllers.split(","):
+                yield 2, mounted / folder
+            elif controller in controllers.split(","):
                 group = mounted / controllers / folder
-                group = group if group.is_dir() else mounted / "cpu" / folder
-                yield from _ratio(_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us"))
+                yield 1, group if group.is_dir() else mounted / controller / folder
+
+
+def _limits(groups: Path, mounted: Path) -> Iterator[float]:
+    """The limits of each group of this process, in cores."""
+    for version, group in control_groups("cpu", groups, mounted):
+        if version == 2:
+            quota, _, period = _text(group / "cpu.max").partition(" ")
+            yield from _ratio(quota, period)
+        else:
+            yield from _ratio(_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us"))
 
 
 def _ratio(quota: str, period: str) -> Iterator[float]:

@@ -3,10 +3,10 @@
 import asyncio
 import importlib.util
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from tagbus.models.data.corpus import Corpus, tagged
 from tagbus.models.data.texts import text_of
+from tagbus.stream.cores import MOUNTED, control_groups
 from tagbus.stream.encoder.onnx import OnnxEncoder
 from tagbus.stream.encoder.release import default_folder
 
 PROC: Final = Path("/proc")
-GROUPS: Final = Path("/sys/fs/cgroup")
 # Texts that are encoded to learn how fast that is.
 SAMPLE: Final = 64
 
@@ -61,29 +61,16 @@ def _bfloat16() -> bool:
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
-def free_memory(proc: Path = PROC, groups: Path = GROUPS) -> int:
+def free_memory(proc: Path = PROC, mounted: Path = MOUNTED) -> int:
     """Bytes that this process may still take: of the machine's memory, and of its control groups' (version 1 or 2). 0
     where the system does not say."""
     free = [_value(proc / "meminfo", "MemAvailable:") * 1024]
-    for folder, limit, used in _limited(proc, groups):
+    for version, group in control_groups("memory", proc / "self" / "cgroup", mounted):
+        limit, used = ("memory.max", "anon") if version == 2 else ("memory.limit_in_bytes", "total_rss")
         with suppress(OSError, ValueError):  # without a limit
             # Caches of files, which count too, make room.
-            free.append(int((folder / limit).read_text(encoding="utf-8")) - _value(folder / "memory.stat", used))
+            free.append(int((group / limit).read_text(encoding="utf-8")) - _value(group / "memory.stat", used))
     return max(0, min(free))
-
-
-def _limited(proc: Path, groups: Path) -> Iterator[tuple[Path, str, str]]:
-    """The control groups that this process is in, the outer ones too, with the names of limit and use."""
-    with suppress(OSError):
-        for line in (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines():
-            _, kinds, path = line.split(":", 2)
-            # In a container the path may be that of the host, and the root its own.
-            inner = PurePosixPath(path.lstrip("/"))
-            for part in (inner, *inner.parents):
-                if not kinds:
-                    yield groups / part, "memory.max", "anon"
-                elif "memory" in kinds.split(","):
-                    yield groups / "memory" / part, "memory.limit_in_bytes", "total_rss"
 
 
 def _value(path: Path, name: str) -> int:
